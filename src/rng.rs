@@ -1,0 +1,1 @@
+//! Random streams keyed by seed and sample.

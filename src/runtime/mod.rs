@@ -1,0 +1,1 @@
+//! ONNX Runtime: finding it, loading it, running sessions.

@@ -1,0 +1,1 @@
+//! Threat models: norms, radii and bounds.
