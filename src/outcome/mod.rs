@@ -1,1 +1,78 @@
-//! The records that an evaluation produces.
+//! The records that an evaluation produces: what `samples.csv` and `summary.csv` hold.
+//!
+//! Plain data; nothing here computes or writes.
+
+use crate::threat::Norm;
+use serde::{Deserialize, Serialize};
+
+/// One row of `samples.csv`: what one attack at one ε did to one sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleOutcome {
+    /// The sample's position in the data set, from 0.
+    pub index: u64,
+    /// The class that the data set gives.
+    pub label: u32,
+    /// The class that the original model gives to the clean sample.
+    pub clean_prediction: u32,
+    /// The attack's name with its parameters, as in the summary.
+    pub attack: String,
+    /// The norm of the threat model.
+    pub norm: Norm,
+    /// The radius of the ball, in the units of the data.
+    pub epsilon: f64,
+    /// The class that the original model gives to the reported point (the clean sample where nothing was attacked).
+    pub adversarial_prediction: u32,
+    /// Whether the sample is right clean and no point that the attack found is misclassified.
+    pub robust: bool,
+    /// The cross-entropy of the clean sample.
+    pub clean_loss: f64,
+    /// The cross-entropy of the reported point.
+    pub loss: f64,
+    /// The ℓ∞ norm of the reported perturbation.
+    pub linf: f64,
+    /// Its ℓ2 norm.
+    pub l2: f64,
+    /// Its ℓ1 norm.
+    pub l1: f64,
+    /// Gradient evaluations spent on this row: 0 where the sample was wrong clean, or already broken at a smaller ε.
+    pub steps: u64,
+    /// The restart, from 0, that found the reported point.
+    pub restart: u32,
+}
+
+/// One row of `summary.csv`: one attack at one ε over all samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SummaryRow {
+    /// The model's file name.
+    pub model: String,
+    /// The attack's name with its parameters; `worst-case` for the row over all attacks.
+    pub attack: String,
+    /// The norm of the threat model.
+    pub norm: Norm,
+    /// The radius of the ball, in the units of the data.
+    pub epsilon: f64,
+    /// Steps per restart.
+    pub steps: u32,
+    /// Restarts per sample.
+    pub restarts: u32,
+    /// The number of samples.
+    pub samples: u64,
+    /// The share of samples that the model gets right clean.
+    pub clean_accuracy: f64,
+    /// The share of samples that are right clean and that no attack broke.
+    pub robust_accuracy: f64,
+    /// Lower end of the 95 % Clopper-Pearson interval of the robust accuracy.
+    pub robust_accuracy_low: f64,
+    /// Upper end of that interval.
+    pub robust_accuracy_high: f64,
+    /// Broken samples as a share of those right clean.
+    pub attack_success_rate: f64,
+    /// Mean ℓ∞ norm of the perturbations of the broken samples; NaN (an empty field) where none is broken.
+    pub mean_linf: f64,
+    /// Mean ℓ2 norm of them.
+    pub mean_l2: f64,
+    /// Gradient evaluations, one per sample and step.
+    pub gradient_evaluations: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}

@@ -129,7 +129,7 @@ impl Tensor {
     /// The elements as an array of `T`, if the tensor holds that type.
     #[must_use]
     pub fn view<T: Element>(&self) -> Option<ArrayViewD<'_, T>> {
-        T::unwrap(self).map(ArrayD::view)
+        T::unwrap(self).map(|array| array.view())
     }
 
     /// The elements in row-major order, if the tensor holds `T`.
