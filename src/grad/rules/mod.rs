@@ -1,0 +1,17 @@
+//! The rules, by family; [`FAMILIES`] is the table that everything else reads.
+//!
+//! A rule has its formula above it, and its choice at kinks and ties, which follows PyTorch.
+
+mod activation;
+
+use super::rule::Rule;
+
+/// Every family of rules, by name.
+pub const FAMILIES: &[(&str, &[Rule])] = &[("activation", activation::RULES)];
+
+/// The rule for an operator.
+#[must_use]
+pub fn find(domain: &str, op_type: &str) -> Option<&'static Rule> {
+    let mut rules = FAMILIES.iter().flat_map(|(_, rules)| rules.iter());
+    rules.find(|rule| rule.op_type == op_type && rule.domain == domain)
+}

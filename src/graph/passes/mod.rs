@@ -1,0 +1,1 @@
+//! Rewrites of whole graphs, one per file.
