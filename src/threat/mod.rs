@@ -2,6 +2,9 @@
 //!
 //! Start at [`Threat`]; each norm has a file of its own.
 
+mod epsilon;
+
+pub use epsilon::{Epsilon, EpsilonError, NumberError, parse_number};
 use std::fmt;
 
 /// The norm in which a perturbation is measured, per sample, over all of the sample's elements.
