@@ -3,11 +3,21 @@
 //! A rule has its formula above it, and its choice at kinks and ties, which follows PyTorch.
 
 mod activation;
+mod arithmetic;
+mod reduce;
+mod softmax;
+mod zero;
 
 use super::rule::Rule;
 
 /// Every family of rules, by name.
-pub const FAMILIES: &[(&str, &[Rule])] = &[("activation", activation::RULES)];
+pub const FAMILIES: &[(&str, &[Rule])] = &[
+    ("activation", activation::RULES),
+    ("arithmetic", arithmetic::RULES),
+    ("reduce", reduce::RULES),
+    ("softmax", softmax::RULES),
+    ("zero", zero::RULES),
+];
 
 /// The rule for an operator.
 #[must_use]
