@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::error::Error;
+use super::error::{Error, chain};
+use super::logging;
+use super::place::{Finding, Origin, Rejection, Searched, System};
 use super::provide;
-use super::search::{self, Finding, Origin, Rejection, Searched, Surroundings, System};
-use super::{device, logging};
+use super::search::{self, Surroundings};
 
 /// How the library is looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -193,7 +194,7 @@ fn load(path: &Path) -> Result<(libloading::Library, String), Rejection> {
     // SAFETY: loading runs the library's initializers. It is a file that the user, the pinned wheel, a Python package named
     // onnxruntime or the system offers as ONNX Runtime, whose initializers may run on any thread.
     let library = unsafe { libloading::Library::new(path) }
-        .map_err(|error| Rejection::DoesNotLoad(error.to_string()))?;
+        .map_err(|error| Rejection::DoesNotLoad(chain(&error)))?;
     let version = {
         // SAFETY: this is the type of `OrtGetApiBase` in every version of ONNX Runtime's C API.
         let base = unsafe {
@@ -236,7 +237,6 @@ fn start(library: &Library) -> Result<ort::environment::Environment, Error> {
         .build()
         .map_err(|error| failed(Box::new(error)))?;
     environment.set_log_level(logging::level());
-    device::preload(&library.path);
     Ok(environment)
 }
 

@@ -331,6 +331,7 @@ fn collect(outputs: SessionOutputs<'_>, inputs: &[(&str, &Value)]) -> Result<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::error::chain;
     use crate::runtime::tiny::{self, Axis, FLOAT};
     use crate::tensor::Tensor;
 
@@ -480,7 +481,7 @@ mod tests {
         let mut session = Session::from_bytes(&arithmetic(), &options()).expect("a session");
         let a = rows(&[2.0, 2.0]);
         let error = session.run(&[("a", &a)]).expect_err("b is missing");
-        let text = device::chain(&error);
+        let text = chain(&error);
         assert!(text.starts_with("running arithmetic failed: "), "{text}");
         assert!(text.contains('b'), "{text}");
         let wide = Tensor::new(&[1, 3], vec![0.0_f32; 3]).expect("fits");
@@ -488,7 +489,7 @@ mod tests {
         let error = session
             .run(&[("a", &a), ("b", &wide)])
             .expect_err("wrong shape");
-        assert!(device::chain(&error).contains('3'), "{error}");
+        assert!(chain(&error).contains('3'), "{error}");
         session
             .run(&[("a", &a), ("b", &a)])
             .expect("the session still runs");
@@ -503,7 +504,7 @@ mod tests {
         std::fs::write(&path, b"garbage").expect("writable");
         let error = Session::from_file(&path, &options_without_name()).expect_err("no model");
         assert!(matches!(error, Error::Load { .. }));
-        assert!(device::chain(&error).contains("garbage.onnx: "), "{error}");
+        assert!(chain(&error).contains("garbage.onnx: "), "{error}");
         Session::from_bytes(b"garbage", &options()).expect_err("no model");
     }
 
