@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
+use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
 
@@ -255,6 +256,7 @@ pub fn providers() -> Result<Vec<String>, Error> {
 /// Puts the sessions of `builder` on `device`, which is not [`Device::Auto`].
 pub(super) fn configure(
     builder: SessionBuilder,
+    environment: &Environment,
     device: Device,
 ) -> Result<SessionBuilder, ort::Error> {
     // Full precision: TF32 and bfloat16, which these providers would take by default where the hardware has them, cost mantissa bits.
@@ -271,7 +273,6 @@ pub(super) fn configure(
     let builder = match device {
         Device::Auto | Device::Cpu => {
             // Without a device, the crate ort lets ONNX Runtime choose one by the power it draws.
-            let environment = library::environment().map_err(ort::Error::wrap)?;
             let cpu: Vec<_> = environment
                 .devices()
                 .filter(|device| device.ep().is_ok_and(|name| name == ep::CPU::NAME))

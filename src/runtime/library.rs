@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use ort::environment::Environment;
+
 use super::error::{Error, chain};
 use super::logging;
 use super::place::{Finding, Origin, Rejection, Searched, System};
@@ -36,7 +38,7 @@ pub struct Library {
 
 struct Runtime {
     library: Library,
-    environment: ort::environment::Environment,
+    environment: Environment,
 }
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
@@ -66,7 +68,7 @@ pub fn version() -> Option<&'static str> {
 }
 
 /// The environment of ONNX Runtime, started with default options where nothing was initialized yet.
-pub(super) fn environment() -> Result<&'static ort::environment::Environment, Error> {
+pub(super) fn environment() -> Result<&'static Environment, Error> {
     started_or_default().map(|runtime| &runtime.environment)
 }
 
@@ -224,7 +226,7 @@ fn check_version(version: &str) -> Result<(), Rejection> {
     }
 }
 
-fn start(library: &Library) -> Result<ort::environment::Environment, Error> {
+fn start(library: &Library) -> Result<Environment, Error> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Start {
         path: library.path.clone(),
         source,

@@ -184,9 +184,8 @@ impl<T> Walk<'_, T> {
                     self.note(Origin::System, Some(library.clone()), Finding::Chosen);
                     return Some((Origin::System, library, loaded));
                 }
-                // Where the loader complains about the name itself, and not about what the library needs, it found nothing.
                 Err(Rejection::DoesNotLoad(reason))
-                    if library.is_relative() && reason.contains(name) =>
+                    if library.is_relative() && is_absence(&reason, name) =>
                 {
                     self.note(Origin::System, Some(library), Finding::Nothing);
                 }
@@ -205,6 +204,11 @@ impl<T> Walk<'_, T> {
             finding,
         });
     }
+}
+
+/// Whether the loader says that there is no file `name`, and not that the library lacks another one or is broken.
+fn is_absence(reason: &str, name: &str) -> bool {
+    reason.contains(name) && reason.to_ascii_lowercase().contains("no such file")
 }
 
 /// A variable's value as a path; an empty variable counts as unset.
@@ -489,6 +493,16 @@ mod tests {
                 machine.path("gpu/onnxruntime/capi/libonnxruntime.so.1.31.1")
             );
         }
+    }
+
+    #[test]
+    fn a_broken_library_on_the_loader_path_is_told_from_an_absent_one() {
+        let name = "libonnxruntime.so";
+        let absent = "libonnxruntime.so: cannot open shared object file: No such file or directory";
+        assert!(is_absence(absent, name));
+        assert!(!is_absence("libonnxruntime.so: file too short", name));
+        let needs = "libcudart.so.13: cannot open shared object file: No such file or directory";
+        assert!(!is_absence(needs, name));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionOutputs};
 use ort::value::{Outlet, ValueType};
@@ -36,10 +37,11 @@ pub struct SessionOptions {
     pub threads: Option<usize>,
     /// How far the graph is rewritten.
     pub optimization: Optimization,
-    /// A file that the rewritten graph is written to.
+    /// A file that the rewritten graph is written to. Weights that lie in external data stay there and are named relative to the
+    /// model's folder: write beside the model, or set [`save_weights`](Self::save_weights).
     pub save_optimized: Option<PathBuf>,
-    /// The name of a file beside [`save_optimized`](Self::save_optimized) that takes the large weights. Needed where the model has
-    /// more than 2 GB, which is the limit of a protobuf file.
+    /// The name of a file beside [`save_optimized`](Self::save_optimized) that takes the large weights, since a model file alone is
+    /// limited to 2 GB.
     pub save_weights: Option<String>,
 }
 
@@ -246,7 +248,7 @@ impl Session {
 }
 
 fn configured(
-    environment: &ort::environment::Environment,
+    environment: &Environment,
     device: Device,
     options: &SessionOptions,
 ) -> Result<SessionBuilder, ort::Error> {
@@ -268,7 +270,7 @@ fn configured(
             )?;
         }
     }
-    device::configure(builder, device)
+    device::configure(builder, environment, device)
 }
 
 fn port(outlet: &Outlet) -> Port {
