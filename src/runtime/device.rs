@@ -5,14 +5,15 @@
 
 use std::ffi::{CStr, c_char};
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
+use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
 
-use super::error::Error;
+use super::cuda;
+use super::error::{Error, chain};
 use super::library;
 use super::provide::PINNED_VERSION;
 use super::session::{Optimization, Session, SessionOptions};
@@ -155,7 +156,7 @@ pub(super) fn try_out(device: Device) -> Result<(), Error> {
     if !available.iter().any(|name| name == device.provider()) {
         return Err(failed(missing(device, &available)));
     }
-    let told = |error: Error| failed(format!("{}; {}", chain(&error), advice(device)));
+    let told = |error: Error| failed(format!("{}{}", chain(&error), advice(device)));
     // A convolution and a matrix product: with CUDA, they need cuDNN and cuBLAS, which are the libraries that tend to be missing.
     let square = [1, 1, 2, 2].map(Axis::Fixed);
     let one = [1, 1, 1, 1].map(Axis::Fixed);
@@ -193,40 +194,36 @@ pub(super) fn try_out(device: Device) -> Result<(), Error> {
     Ok(())
 }
 
+/// What to say where the library was built without the provider.
 fn missing(device: Device, available: &[String]) -> String {
     let here = library::started().map_or_else(String::new, |library| {
         format!(" at {}", library.path.display())
     });
-    format!(
-        "the ONNX Runtime{here} has no {} (only {}); {}",
-        device.provider(),
-        available.join(", "),
-        advice(device)
-    )
-}
-
-fn advice(device: Device) -> String {
     let version = match device {
         // This package is behind the others.
         Device::OpenVino => String::new(),
         _ => format!("=={PINNED_VERSION}"),
     };
     format!(
-        "`pip install {}{version}` has it: name its folder onnxruntime/capi with --onnxruntime or MOHS_ONNXRUNTIME",
+        "the ONNX Runtime{here} has no {} (only {}); `pip install {}{version}` has it: name its folder onnxruntime/capi with \
+         --onnxruntime or MOHS_ONNXRUNTIME",
+        device.provider(),
+        available.join(", "),
         device.package()
     )
 }
 
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// What to do where the provider is there and does not work.
+fn advice(device: Device) -> String {
+    match device {
+        Device::Cuda(_) => format!(
+            "; check the driver with `nvidia-smi`; CUDA and cuDNN come with `pip install onnxruntime-gpu[cuda,cudnn]=={PINNED_VERSION}`"
+        ),
+        Device::TensorRt => {
+            "; check the driver with `nvidia-smi`, and that TensorRT's libraries are on the loader's path".to_owned()
+        }
+        Device::Auto | Device::Cpu | Device::OpenVino => String::new(),
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The names of the providers that the library was built with, best first. That one is here does not mean that it loads.
@@ -259,20 +256,23 @@ pub fn providers() -> Result<Vec<String>, Error> {
 /// Puts the sessions of `builder` on `device`, which is not [`Device::Auto`].
 pub(super) fn configure(
     builder: SessionBuilder,
+    environment: &Environment,
     device: Device,
 ) -> Result<SessionBuilder, ort::Error> {
     // Full precision: TF32 and bfloat16, which these providers would take by default where the hardware has them, cost mantissa bits.
-    let cuda = |index: u32| {
+    let cuda_provider = |index: u32| {
         ep::CUDA::default()
             .with_device_id(i32::try_from(index).unwrap_or(i32::MAX))
             .with_tf32(false)
             .build()
             .error_on_failure()
     };
+    if matches!(device, Device::Cuda(_) | Device::TensorRt) {
+        cuda::preload();
+    }
     let builder = match device {
         Device::Auto | Device::Cpu => {
             // Without a device, the crate ort lets ONNX Runtime choose one by the power it draws.
-            let environment = library::environment().map_err(ort::Error::wrap)?;
             let cpu: Vec<_> = environment
                 .devices()
                 .filter(|device| device.ep().is_ok_and(|name| name == ep::CPU::NAME))
@@ -283,13 +283,13 @@ pub(super) fn configure(
             }
             builder.with_devices(cpu, None)?
         }
-        Device::Cuda(index) => builder.with_execution_providers([cuda(index)])?,
+        Device::Cuda(index) => builder.with_execution_providers([cuda_provider(index)])?,
         Device::TensorRt => builder.with_execution_providers([
             ep::TensorRT::default()
                 .with_device_id(0)
                 .build()
                 .error_on_failure(),
-            cuda(0),
+            cuda_provider(0),
         ])?,
         Device::OpenVino => builder.with_execution_providers([ep::OpenVINO::default()
             .with_device_type("CPU")
@@ -298,74 +298,6 @@ pub(super) fn configure(
             .error_on_failure()])?,
     };
     Ok(builder)
-}
-
-/// Loads the CUDA libraries that Python packages bring (`nvidia-cublas`, `nvidia-cudnn`, …), if the library lies beside them.
-///
-/// They are in no folder that the system's loader looks into; the Python package does the same before it needs them.
-/// What does not load is left to the provider, which tells what it misses.
-pub(super) fn preload(library: &Path) {
-    // …/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1
-    let Some(packages) = library.ancestors().nth(3) else {
-        return;
-    };
-    if !library.with_file_name(provider_file()).is_file() {
-        return;
-    }
-    let mut libraries = cuda_libraries(&packages.join("nvidia"));
-    // In an order in which each finds what it needs; whatever was too early is tried again.
-    for _ in 0..2 {
-        libraries.retain(|path| ort::util::preload_dylib(path.as_path()).is_err());
-    }
-    for path in libraries {
-        tracing::debug!("{} does not load", path.display());
-    }
-}
-
-fn provider_file() -> &'static str {
-    if cfg!(windows) {
-        "onnxruntime_providers_cuda.dll"
-    } else {
-        "libonnxruntime_providers_cuda.so"
-    }
-}
-
-/// The libraries that the CUDA provider needs, in the packages' folder `nvidia`: `nvidia/NAME/lib/lib….so.N`, or `bin/….dll`.
-fn cuda_libraries(nvidia: &Path) -> Vec<std::path::PathBuf> {
-    const NEEDED: &[&str] = &[
-        "cudart",
-        "nvrtc",
-        "nvJitLink",
-        "cublasLt",
-        "cublas",
-        "cufft",
-        "curand",
-        "cudnn",
-    ];
-    let entries = |folder: &Path| {
-        let mut paths: Vec<_> = std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        paths.sort();
-        paths
-    };
-    let mut libraries: Vec<_> = entries(nvidia)
-        .iter()
-        .flat_map(|package| ["lib", "bin"].map(|folder| package.join(folder)))
-        .flat_map(|folder| entries(&folder))
-        .filter_map(|path| {
-            let name = path.file_name()?.to_str()?;
-            let stem = name.strip_prefix("lib").unwrap_or(name);
-            let rank = NEEDED.iter().position(|needed| stem.starts_with(needed))?;
-            let shared = name.contains(".so") || name.ends_with(".dll");
-            shared.then_some((rank, path))
-        })
-        .collect();
-    libraries.sort();
-    libraries.into_iter().map(|(_, path)| path).collect()
 }
 
 #[cfg(test)]
@@ -430,35 +362,5 @@ mod tests {
             assert!(error.contains(&device.to_string()), "{error}");
             assert!(error.contains(device.package()), "{error}");
         }
-    }
-
-    #[test]
-    fn cuda_libraries_of_python_packages_are_found_in_the_order_of_their_needs() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        for path in [
-            "cudnn/lib/libcudnn.so.9",
-            "cu13/lib/libcublas.so.13",
-            "cu13/lib/libcublasLt.so.13",
-            "cu13/lib/libcudart.so.13",
-            "cu13/lib/libother.so.1",
-            "cu13/lib/readme.txt",
-        ] {
-            let path = folder.path().join(path);
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
-            std::fs::write(path, "").expect("writable");
-        }
-        let names: Vec<_> = cuda_libraries(folder.path())
-            .iter()
-            .map(|path| path.file_name().expect("a name").to_owned())
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "libcudart.so.13",
-                "libcublasLt.so.13",
-                "libcublas.so.13",
-                "libcudnn.so.9"
-            ]
-        );
     }
 }

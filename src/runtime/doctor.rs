@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::device::{self, Device};
-use super::error::Error;
+use super::error::{Error, chain};
 use super::library::{Library, LibraryOptions, initialize};
-use super::search::{Finding, Searched};
+use super::place::{Finding, Searched};
 
 /// The state of the runtime on this machine.
 #[derive(Debug)]
@@ -50,9 +50,7 @@ pub fn examine(options: &LibraryOptions) -> Examination {
         .filter(|device| providers.iter().any(|name| name == device.provider()))
         .map(|device| Answer {
             device,
-            trouble: device::try_out(device)
-                .err()
-                .map(|error| device::chain(&error)),
+            trouble: device::try_out(device).err().map(|error| chain(&error)),
         })
         .collect(),
         Err(_) => Vec::new(),
@@ -101,12 +99,12 @@ impl fmt::Display for Examination {
                     f,
                     "ways out",
                     "name the library or its folder with --onnxruntime PATH or MOHS_ONNXRUNTIME=PATH, \
-                     or run `pip install onnxruntime` in the active Python environment",
+                     or run `pip install -U onnxruntime` in the active Python environment",
                 )
             }
             Err(error) => {
                 row(f, "ONNX Runtime", "not usable")?;
-                row(f, "reason", &device::chain(error))?;
+                row(f, "reason", &chain(error))?;
                 row(f, "threads", &self.threads.to_string())
             }
         }
@@ -197,7 +195,7 @@ mod tests {
           · cache of mohs: /home/somebody/.cache/mohs/onnxruntime-1.31.1, no library
               there
         ways out      name the library or its folder with --onnxruntime PATH or
-                      MOHS_ONNXRUNTIME=PATH, or run `pip install onnxruntime` in the
+                      MOHS_ONNXRUNTIME=PATH, or run `pip install -U onnxruntime` in the
                       active Python environment
         ");
         assert!(

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::device::Device;
-use super::search::{Origin, Rejection, Searched};
+use super::place::{Origin, Rejection, Searched};
 use crate::tensor::DType;
 
 /// A failure of the runtime or of a device.
@@ -123,6 +123,18 @@ pub enum Error {
     },
 }
 
+/// An error with its causes, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn quoted(names: &[String]) -> String {
     let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     names.join(", ")
@@ -141,7 +153,7 @@ fn no_library(provision: &str, searched: &[Searched]) -> String {
         text,
         "ways out:\n  \
          name the library or its folder with --onnxruntime PATH or MOHS_ONNXRUNTIME=PATH\n  \
-         or run `pip install onnxruntime` in the Python environment that is active"
+         or run `pip install -U onnxruntime` in the Python environment that is active"
     );
     text
 }

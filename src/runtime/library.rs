@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::error::Error;
+use ort::environment::Environment;
+
+use super::error::{Error, chain};
+use super::logging;
+use super::place::{Finding, Origin, Rejection, Searched, System};
 use super::provide;
-use super::search::{self, Finding, Origin, Rejection, Searched, Surroundings, System};
-use super::{device, logging};
+use super::search::{self, Surroundings};
 
 /// How the library is looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub struct Library {
 
 struct Runtime {
     library: Library,
-    environment: ort::environment::Environment,
+    environment: Environment,
 }
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
@@ -65,7 +68,7 @@ pub fn version() -> Option<&'static str> {
 }
 
 /// The environment of ONNX Runtime, started with default options where nothing was initialized yet.
-pub(super) fn environment() -> Result<&'static ort::environment::Environment, Error> {
+pub(super) fn environment() -> Result<&'static Environment, Error> {
     started_or_default().map(|runtime| &runtime.environment)
 }
 
@@ -193,7 +196,7 @@ fn load(path: &Path) -> Result<(libloading::Library, String), Rejection> {
     // SAFETY: loading runs the library's initializers. It is a file that the user, the pinned wheel, a Python package named
     // onnxruntime or the system offers as ONNX Runtime, whose initializers may run on any thread.
     let library = unsafe { libloading::Library::new(path) }
-        .map_err(|error| Rejection::DoesNotLoad(error.to_string()))?;
+        .map_err(|error| Rejection::DoesNotLoad(chain(&error)))?;
     let version = {
         // SAFETY: this is the type of `OrtGetApiBase` in every version of ONNX Runtime's C API.
         let base = unsafe {
@@ -223,7 +226,7 @@ fn check_version(version: &str) -> Result<(), Rejection> {
     }
 }
 
-fn start(library: &Library) -> Result<ort::environment::Environment, Error> {
+fn start(library: &Library) -> Result<Environment, Error> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Start {
         path: library.path.clone(),
         source,
@@ -236,7 +239,6 @@ fn start(library: &Library) -> Result<ort::environment::Environment, Error> {
         .build()
         .map_err(|error| failed(Box::new(error)))?;
     environment.set_log_level(logging::level());
-    device::preload(&library.path);
     Ok(environment)
 }
 

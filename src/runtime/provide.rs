@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::library::PYTHONS;
-use super::search::{System, library_in};
+use super::place::System;
+use super::search::library_in;
 
 /// The version that is downloaded where no ONNX Runtime is found.
 pub const PINNED_VERSION: &str = "1.31.1";
@@ -105,10 +106,6 @@ fn install(
     }
     let prefix = format!(".{name}-");
     remove_left_over(cache, &prefix);
-    tracing::info!(
-        "no ONNX Runtime found: downloading version {PINNED_VERSION} with pip into {}",
-        folder.display()
-    );
     let work = tempfile::Builder::new()
         .prefix(&prefix)
         .tempdir_in(cache)
@@ -157,6 +154,10 @@ fn download(wheel: &Wheel, into: &Path) -> Result<PathBuf, String> {
     fs::write(&requirements, requirement(wheel))
         .map_err(|error| format!("{} cannot be written ({error})", requirements.display()))?;
     let wheels = into.join("wheels");
+    tracing::info!(
+        "no ONNX Runtime found: downloading version {PINNED_VERSION} with pip into mohs's cache, {}",
+        into.parent().unwrap_or(into).display()
+    );
     let output = Command::new(python)
         .args(["-m", "pip", "download", "--quiet", "--no-input"])
         .args(["--disable-pip-version-check", "--no-deps"])

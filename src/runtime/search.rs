@@ -4,154 +4,10 @@
 //! that the caller passes.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-
-/// The rule that led to a library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Origin {
-    /// `--onnxruntime PATH`.
-    Explicit,
-    /// The environment variable of this name.
-    Variable(&'static str),
-    /// The cache of mohs.
-    Cache,
-    /// The Python environment of the variable (`VIRTUAL_ENV`, `CONDA_PREFIX`) of this name.
-    PythonEnvironment(&'static str),
-    /// The Python on the `PATH`.
-    PythonOnPath,
-    /// The loader path of the system.
-    System,
-    /// Downloaded into the cache by this process.
-    Provided,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Explicit => f.write_str("--onnxruntime"),
-            Origin::Variable(name) => f.write_str(name),
-            Origin::Cache => f.write_str("cache of mohs"),
-            Origin::PythonEnvironment(name) => write!(f, "Python environment ({name})"),
-            Origin::PythonOnPath => f.write_str("Python on the PATH"),
-            Origin::System => f.write_str("loader path of the system"),
-            Origin::Provided => f.write_str("downloaded into the cache of mohs"),
-        }
-    }
-}
-
-/// Why a library that is there cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Rejection {
-    /// The system's loader refuses the file.
-    #[error("it does not load ({0})")]
-    DoesNotLoad(String),
-    /// The file loads but is another library.
-    #[error("it is not ONNX Runtime (there is no `OrtGetApiBase` in it)")]
-    NotOnnxRuntime,
-    /// The version cannot be told.
-    #[error("its version cannot be read from `{0}`")]
-    UnknownVersion(String),
-    /// The library lacks functions that mohs calls.
-    #[error("it is version {version}, and mohs needs 1.{minimum} or newer")]
-    TooOld {
-        /// The library's version.
-        version: String,
-        /// The lowest minor version that will do.
-        minimum: u32,
-    },
-}
-
-/// What was found in one place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Finding {
-    /// The library that is in use.
-    Chosen,
-    /// The variable or flag is not given, or there is no such environment.
-    NotSet,
-    /// There is no library there.
-    Nothing,
-    /// There is one, but it cannot be used.
-    Rejected(Rejection),
-}
-
-/// One place that was looked at, and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Searched {
-    /// The rule that led there.
-    pub origin: Origin,
-    /// The library or folder; none where the rule names none.
-    pub path: Option<PathBuf>,
-    /// What came of it.
-    pub finding: Finding,
-}
-
-impl fmt::Display for Searched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.origin)?;
-        if let Some(path) = &self.path {
-            write!(f, "{}, ", path.display())?;
-        }
-        match &self.finding {
-            Finding::Chosen => f.write_str("chosen"),
-            Finding::NotSet => f.write_str("not set"),
-            Finding::Nothing => f.write_str("no library there"),
-            Finding::Rejected(reason) => write!(f, "skipped, {reason}"),
-        }
-    }
-}
-
-/// How an operating system names libraries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum System {
-    Linux,
-    MacOs,
-    Windows,
-}
-
-impl System {
-    /// The system that mohs was built for. Other Unixes name libraries as Linux does.
-    pub(super) const HERE: System = if cfg!(windows) {
-        System::Windows
-    } else if cfg!(target_vendor = "apple") {
-        System::MacOs
-    } else {
-        System::Linux
-    };
-
-    /// Whether a file of this name is ONNX Runtime itself (not one of its providers).
-    pub(super) fn is_library(self, name: &str) -> bool {
-        match self {
-            System::Linux => name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so."),
-            System::MacOs => name.starts_with("libonnxruntime.") && name.ends_with(".dylib"),
-            System::Windows => name.eq_ignore_ascii_case("onnxruntime.dll"),
-        }
-    }
-
-    /// Whether a file of this name is ONNX Runtime or a library that it loads from its own folder.
-    pub(super) fn belongs_to_library(self, name: &str) -> bool {
-        match self {
-            System::Linux => name.starts_with("libonnxruntime") && name.contains(".so"),
-            System::MacOs => name.starts_with("libonnxruntime") && name.ends_with(".dylib"),
-            System::Windows => name.to_ascii_lowercase().ends_with(".dll"),
-        }
-    }
-
-    /// The names under which the system's loader may know ONNX Runtime.
-    fn loader_names(self) -> &'static [&'static str] {
-        match self {
-            System::Linux => &["libonnxruntime.so.1", "libonnxruntime.so"],
-            System::MacOs => &["libonnxruntime.dylib"],
-            System::Windows => &["onnxruntime.dll"],
-        }
-    }
-}
+use super::place::{Finding, Origin, Rejection, Searched, System};
 
 /// Everything that the search depends on.
 pub(super) struct Surroundings<'a> {
@@ -328,8 +184,9 @@ impl<T> Walk<'_, T> {
                     self.note(Origin::System, Some(library.clone()), Finding::Chosen);
                     return Some((Origin::System, library, loaded));
                 }
-                // For a bare name, "does not load" nearly always means "is not there".
-                Err(Rejection::DoesNotLoad(_)) if library.is_relative() => {
+                Err(Rejection::DoesNotLoad(reason))
+                    if library.is_relative() && is_absence(&reason, name) =>
+                {
                     self.note(Origin::System, Some(library), Finding::Nothing);
                 }
                 Err(reason) => {
@@ -347,6 +204,11 @@ impl<T> Walk<'_, T> {
             finding,
         });
     }
+}
+
+/// Whether the loader says that there is no file `name`, and not that the library lacks another one or is broken.
+fn is_absence(reason: &str, name: &str) -> bool {
+    reason.contains(name) && reason.to_ascii_lowercase().contains("no such file")
 }
 
 /// A variable's value as a path; an empty variable counts as unset.
@@ -477,7 +339,10 @@ mod tests {
                 if path.is_file() || self.loader_knows {
                     return Ok(());
                 }
-                Err(Rejection::DoesNotLoad("no such file".into()))
+                Err(Rejection::DoesNotLoad(format!(
+                    "{}: no such file",
+                    path.display()
+                )))
             })
         }
 
@@ -631,6 +496,16 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_library_on_the_loader_path_is_told_from_an_absent_one() {
+        let name = "libonnxruntime.so";
+        let absent = "libonnxruntime.so: cannot open shared object file: No such file or directory";
+        assert!(is_absence(absent, name));
+        assert!(!is_absence("libonnxruntime.so: file too short", name));
+        let needs = "libcudart.so.13: cannot open shared object file: No such file or directory";
+        assert!(!is_absence(needs, name));
+    }
+
+    #[test]
     fn an_empty_variable_counts_as_unset() {
         assert_eq!(path(Some(&OsString::new())), None);
         assert_eq!(path(Some(&"a".into())), Some(PathBuf::from("a")));
@@ -648,18 +523,5 @@ mod tests {
             library_in(System::Linux, &machine.path("lib")),
             Some(machine.path("lib/libonnxruntime.so.1.31.1"))
         );
-    }
-
-    #[test]
-    fn libraries_are_known_by_the_names_of_each_system() {
-        assert!(System::Linux.is_library("libonnxruntime.so.1.31.1"));
-        assert!(!System::Linux.is_library("libonnxruntime_providers_cuda.so"));
-        assert!(System::MacOs.is_library("libonnxruntime.1.31.1.dylib"));
-        assert!(!System::MacOs.is_library("libonnxruntime_providers_shared.dylib"));
-        assert!(System::Windows.is_library("OnnxRuntime.dll"));
-        assert!(!System::Windows.is_library("onnxruntime_providers_shared.dll"));
-        assert!(System::Linux.belongs_to_library("libonnxruntime_providers_cuda.so"));
-        assert!(!System::Linux.belongs_to_library("onnxruntime_pybind11_state.so"));
-        assert!(!System::Windows.belongs_to_library("onnxruntime_pybind11_state.pyd"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionOutputs};
 use ort::value::{Outlet, ValueType};
@@ -36,10 +37,11 @@ pub struct SessionOptions {
     pub threads: Option<usize>,
     /// How far the graph is rewritten.
     pub optimization: Optimization,
-    /// A file that the rewritten graph is written to.
+    /// A file that the rewritten graph is written to. Weights that lie in external data stay there and are named relative to the
+    /// model's folder: write beside the model, or set [`save_weights`](Self::save_weights).
     pub save_optimized: Option<PathBuf>,
-    /// The name of a file beside [`save_optimized`](Self::save_optimized) that takes the large weights. Needed where the model has
-    /// more than 2 GB, which is the limit of a protobuf file.
+    /// The name of a file beside [`save_optimized`](Self::save_optimized) that takes the large weights, since a model file alone is
+    /// limited to 2 GB.
     pub save_weights: Option<String>,
 }
 
@@ -246,7 +248,7 @@ impl Session {
 }
 
 fn configured(
-    environment: &ort::environment::Environment,
+    environment: &Environment,
     device: Device,
     options: &SessionOptions,
 ) -> Result<SessionBuilder, ort::Error> {
@@ -268,7 +270,7 @@ fn configured(
             )?;
         }
     }
-    device::configure(builder, device)
+    device::configure(builder, environment, device)
 }
 
 fn port(outlet: &Outlet) -> Port {
@@ -331,6 +333,7 @@ fn collect(outputs: SessionOutputs<'_>, inputs: &[(&str, &Value)]) -> Result<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::error::chain;
     use crate::runtime::tiny::{self, Axis, FLOAT};
     use crate::tensor::Tensor;
 
@@ -480,7 +483,7 @@ mod tests {
         let mut session = Session::from_bytes(&arithmetic(), &options()).expect("a session");
         let a = rows(&[2.0, 2.0]);
         let error = session.run(&[("a", &a)]).expect_err("b is missing");
-        let text = device::chain(&error);
+        let text = chain(&error);
         assert!(text.starts_with("running arithmetic failed: "), "{text}");
         assert!(text.contains('b'), "{text}");
         let wide = Tensor::new(&[1, 3], vec![0.0_f32; 3]).expect("fits");
@@ -488,7 +491,7 @@ mod tests {
         let error = session
             .run(&[("a", &a), ("b", &wide)])
             .expect_err("wrong shape");
-        assert!(device::chain(&error).contains('3'), "{error}");
+        assert!(chain(&error).contains('3'), "{error}");
         session
             .run(&[("a", &a), ("b", &a)])
             .expect("the session still runs");
@@ -503,7 +506,7 @@ mod tests {
         std::fs::write(&path, b"garbage").expect("writable");
         let error = Session::from_file(&path, &options_without_name()).expect_err("no model");
         assert!(matches!(error, Error::Load { .. }));
-        assert!(device::chain(&error).contains("garbage.onnx: "), "{error}");
+        assert!(chain(&error).contains("garbage.onnx: "), "{error}");
         Session::from_bytes(b"garbage", &options()).expect_err("no model");
     }
 

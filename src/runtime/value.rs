@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, ValueType};
 
 use super::error::Error;
+use super::library;
 use crate::tensor::{DType, Element, Tensor};
 use crate::with_array;
 
@@ -87,8 +88,10 @@ impl Value {
     /// Takes over a host tensor; its elements are not copied where they lie in row-major order.
     ///
     /// # Errors
-    /// If ONNX Runtime refuses it.
+    /// If there is no library, or if ONNX Runtime refuses the tensor.
     pub fn from_tensor(tensor: Tensor) -> Result<Self, Error> {
+        // Whatever comes first in a process, a value or a session, starts the library.
+        library::environment()?;
         let dtype = tensor.dtype();
         let shape = tensor.shape().to_vec();
         let made = with_array!(tensor, array => {
@@ -222,16 +225,10 @@ pub(super) fn dtype(element: TensorElementType) -> Option<DType> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{LibraryOptions, initialize};
     use ndarray::{ArrayD, Axis};
-
-    fn start() {
-        initialize(&LibraryOptions::default()).expect("a library");
-    }
 
     #[test]
     fn every_element_type_goes_in_and_comes_out_unchanged() {
-        start();
         let shape = [2, 2];
         let tensors = [
             Tensor::new(&shape, [0.5, -1.0, 2.0, 0.0].map(f16::from_f32).to_vec()),
@@ -259,7 +256,6 @@ mod tests {
 
     #[test]
     fn scalars_and_empty_tensors_keep_their_shape() {
-        start();
         for shape in [&[][..], &[0], &[2, 0, 3]] {
             let count = shape.iter().product();
             let tensor = Tensor::new(shape, vec![1.0_f32; count]).expect("fits");
@@ -271,7 +267,6 @@ mod tests {
 
     #[test]
     fn a_transposed_array_arrives_in_row_major_order() {
-        start();
         let array = ArrayD::from_shape_vec(vec![2, 3], vec![1_i32, 2, 3, 4, 5, 6]).expect("fits");
         let value = Value::from_tensor(array.reversed_axes().into()).expect("a value");
         assert_eq!(value.shape(), [3, 2]);
@@ -283,7 +278,6 @@ mod tests {
 
     #[test]
     fn a_part_of_a_larger_array_arrives_as_that_part() {
-        start();
         let array = ArrayD::from_shape_vec(vec![2, 3], vec![1_i32, 2, 3, 4, 5, 6]).expect("fits");
         let row = array.index_axis_move(Axis(0), 1);
         let value = Value::from_tensor(row.into()).expect("a value");
@@ -292,7 +286,6 @@ mod tests {
 
     #[test]
     fn rows_can_be_overwritten_and_other_types_are_refused() {
-        start();
         let tensor = Tensor::new(&[2, 2], vec![1.0_f32, 2.0, 3.0, 4.0]).expect("fits");
         let mut value = Value::from_tensor(tensor).expect("a value");
         let elements = value.as_mut_slice::<f32>().expect("floats");
