@@ -3,11 +3,17 @@
 //! A rule has its formula above it, and its choice at kinks and ties, which follows PyTorch.
 
 mod activation;
+mod index;
+mod shape;
 
 use super::rule::Rule;
 
 /// Every family of rules, by name.
-pub const FAMILIES: &[(&str, &[Rule])] = &[("activation", activation::RULES)];
+pub const FAMILIES: &[(&str, &[Rule])] = &[
+    ("activation", activation::RULES),
+    ("index", index::RULES),
+    ("shape", shape::RULES),
+];
 
 /// The rule for an operator.
 #[must_use]
