@@ -7,6 +7,7 @@
 pub mod loss;
 mod rule;
 pub mod rules;
+mod window;
 
 pub use rule::{Cotangents, Kind, Rule, Vjp};
 

@@ -3,11 +3,21 @@
 //! A rule has its formula above it, and its choice at kinks and ties, which follows PyTorch.
 
 mod activation;
+mod conv;
+mod matmul;
+mod norm;
+mod pool;
 
 use super::rule::Rule;
 
 /// Every family of rules, by name.
-pub const FAMILIES: &[(&str, &[Rule])] = &[("activation", activation::RULES)];
+pub const FAMILIES: &[(&str, &[Rule])] = &[
+    ("activation", activation::RULES),
+    ("conv", conv::RULES),
+    ("matmul", matmul::RULES),
+    ("norm", norm::RULES),
+    ("pool", pool::RULES),
+];
 
 /// The rule for an operator.
 #[must_use]
