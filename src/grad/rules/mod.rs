@@ -4,6 +4,10 @@
 
 mod activation;
 mod arithmetic;
+mod conv;
+mod matmul;
+mod norm;
+mod pool;
 mod reduce;
 mod softmax;
 mod zero;
@@ -14,6 +18,10 @@ use super::rule::Rule;
 pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
+    ("conv", conv::RULES),
+    ("matmul", matmul::RULES),
+    ("norm", norm::RULES),
+    ("pool", pool::RULES),
     ("reduce", reduce::RULES),
     ("softmax", softmax::RULES),
     ("zero", zero::RULES),
