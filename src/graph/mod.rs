@@ -262,6 +262,14 @@ impl Graph {
         self.add_value(name)
     }
 
+    /// Makes a value with exactly this name; `None` where there is one.
+    pub fn add_named(&mut self, name: &str) -> Option<ValueId> {
+        self.find(name).is_none().then(|| {
+            self.reserved.insert(name.to_owned());
+            self.add_value(name.to_owned())
+        })
+    }
+
     /// A name that no value, node or subgraph has yet; it counts as used from then on.
     pub fn fresh_name(&mut self, base: &str) -> String {
         let taken = |name: &str| self.by_name.contains_key(name) || self.reserved.contains(name);
@@ -300,6 +308,23 @@ impl Graph {
         let value = self.value_mut(id);
         value.initializer = Some(proto);
         value.fact = Some(Fact::new(tensor.dtype(), shape));
+    }
+
+    /// Gives an inner value another name; `false` where a subgraph uses the old one.
+    pub fn rename(&mut self, id: ValueId, base: &str) -> bool {
+        let old = self.name(id).to_owned();
+        if self.reserved.contains(&old) && self.nodes.iter().any(|node| captures(node, &old)) {
+            return false;
+        }
+        let name = self.fresh_name(base);
+        self.by_name.remove(&old);
+        self.reserved.remove(&old);
+        self.by_name.insert(name.clone(), id);
+        if let Some(tensor) = &mut self.value_mut(id).initializer {
+            tensor.name = Some(name.clone());
+        }
+        self.value_mut(id).name = name;
+        true
     }
 
     /// The position of the node that makes each value, by [`ValueId::index`].
@@ -356,6 +381,13 @@ impl Graph {
         });
         id
     }
+}
+
+/// Whether a subgraph of the node uses a name.
+fn captures(node: &Node, name: &str) -> bool {
+    let mut names = HashSet::new();
+    reserve_inner_names(&node.proto, &mut names);
+    names.contains(name)
 }
 
 /// Collects every name that the subgraphs of a node use.

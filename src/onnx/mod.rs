@@ -127,6 +127,12 @@ pub fn encode(model: &ModelProto) -> Vec<u8> {
     model.encode_to_vec()
 }
 
+/// The number of bytes that [`encode`] would give.
+#[must_use]
+pub fn encoded_len(model: &ModelProto) -> usize {
+    model.encoded_len()
+}
+
 /// Writes a model to `path`, by a temporary file that is renamed: a reader never sees half a model.
 ///
 /// Tensors that were read from external data are written to one file beside it, `<path>.data`, and so is every large tensor of a model that

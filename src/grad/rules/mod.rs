@@ -3,16 +3,32 @@
 //! A rule has its formula above it, and its choice at kinks and ties, which follows PyTorch.
 
 mod activation;
+mod arithmetic;
+mod conv;
 mod index;
+mod matmul;
+mod norm;
+mod pool;
+mod reduce;
 mod shape;
+mod softmax;
+mod zero;
 
 use super::rule::Rule;
 
 /// Every family of rules, by name.
 pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
+    ("arithmetic", arithmetic::RULES),
+    ("conv", conv::RULES),
     ("index", index::RULES),
+    ("matmul", matmul::RULES),
+    ("norm", norm::RULES),
+    ("pool", pool::RULES),
+    ("reduce", reduce::RULES),
     ("shape", shape::RULES),
+    ("softmax", softmax::RULES),
+    ("zero", zero::RULES),
 ];
 
 /// The rule for an operator.
