@@ -46,7 +46,9 @@ fn conv_transpose<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let (x, w, dy) = (n.x(0), n.x(1), n.dy());
     let window = Window::new(n, &kernel(n, w)?, &n.y(0).shape(), &x.shape())?;
     let side = n.string("auto_pad").unwrap_or("NOTSET");
-    let given = n.ints("output_shape").is_some_and(|shape| !shape.is_empty());
+    let given = n
+        .ints("output_shape")
+        .is_some_and(|shape| !shape.is_empty());
     let window = match (side, given) {
         ("NOTSET", false) => window.with_pads(n)?,
         ("VALID", false) => window,
@@ -135,7 +137,7 @@ impl Grids {
         if self.window.0.iter().all(|axis| axis.stride == 1) {
             self.scatter_by_conv(n, small, to)
         } else {
-            self.scatter_by_transpose(small, n.x(1), to)
+            self.window.scatter(small, n.x(1), self.groups, to)
         }
     }
 
@@ -161,47 +163,13 @@ impl Grids {
         n.builder().node("Conv", &operands, &attributes, fact)
     }
 
-    fn scatter_by_transpose<'g>(&self, small: Expr<'g>, weights: Expr<'g>, to: &[Dim]) -> Expr<'g> {
-        let (mut pads, mut leftovers) = (Vec::new(), Vec::new());
-        let (mut produced, mut ranges) = (to[..2].to_vec(), Vec::new());
-        for axis in &self.window.0 {
-            // Equal padding on both sides, which every device takes, if rows left over make up for the difference; else all is computed and cut.
-            let leftover = axis.input + 2 * axis.before - axis.reach();
-            let fits = axis.reach() > 2 * axis.before
-                && (0..axis.stride.max(axis.dilation)).contains(&leftover);
-            if fits {
-                pads.push(axis.before);
-                leftovers.push(leftover);
-                produced.push(Dim::fixed(axis.input));
-                ranges.push((0, axis.input));
-            } else {
-                pads.push(0);
-                leftovers.push(0);
-                produced.push(Dim::fixed(axis.reach()));
-                ranges.push((axis.before, axis.input));
-            }
-        }
-        let attributes = [
-            ("group", Attribute::Int(self.groups)),
-            ("strides", self.window.attribute(|axis| axis.stride)),
-            ("dilations", self.window.attribute(|axis| axis.dilation)),
-            ("pads", Attribute::Ints([pads.clone(), pads].concat())),
-            ("output_padding", Attribute::Ints(leftovers)),
-        ];
-        let fact = Fact::new(small.dtype(), produced);
-        let operands = [small, weights];
-        let all = small
-            .builder()
-            .node("ConvTranspose", &operands, &attributes, fact);
-        refit(all, &ranges)
-    }
-
     /// The weights with every axis of taps reversed, and the channels of each group exchanged.
     fn mirrored<'g>(&self, n: &Vjp<'g>) -> Expr<'g> {
         if !n.wants(1)
             && let Some(tensor) = n.constant(1)
             && let Ok(groups) = usize::try_from(self.groups)
-            && let Some(tensor) = with_array!(&tensor, array => mirror(array, groups).map(Tensor::from))
+            && let Some(tensor) =
+                with_array!(&tensor, array => mirror(array, groups).map(Tensor::from))
         {
             // Not by `Builder::constant`, which would keep a second copy of every number in order to find equal constants.
             let id = n.builder().with_graph_mut(|graph| {
@@ -233,7 +201,8 @@ impl Grids {
         let (groups, channels) = (Dim::fixed(self.groups), self.weights[1]);
         let (samples, spatial) = (large.shape()[0], self.window.input());
         let axes = spatial.len();
-        let behind = |lead: [usize; 3]| -> Vec<usize> { lead.into_iter().chain(3..3 + axes).collect() };
+        let behind =
+            |lead: [usize; 3]| -> Vec<usize> { lead.into_iter().chain(3..3 + axes).collect() };
         let swap: Vec<usize> = [1, 0].into_iter().chain(2..2 + axes).collect();
         let large = large
             .reshape(&[&[samples, groups, channels], &spatial[..]].concat())
@@ -254,7 +223,9 @@ impl Grids {
         let mut shape = vec![channels, self.weights[0]];
         shape.extend(window.clone().map(|axis| Dim::fixed(taps(axis))));
         let fact = Fact::new(large.dtype(), shape);
-        let all = large.builder().node("Conv", &[large, small], &attributes, fact);
+        let all = large
+            .builder()
+            .node("Conv", &[large, small], &attributes, fact);
         let ranges: Vec<_> = window.map(|axis| (0, axis.kernel)).collect();
         refit(all, &ranges).transpose(&swap)
     }
