@@ -18,6 +18,7 @@ mod pgd;
 mod plan;
 mod spec;
 
+pub use crate::loss::Loss;
 pub use error::Error;
 pub use fgm::Fgm;
 pub use fgsm::Fgsm;
@@ -146,39 +147,6 @@ pub struct Next<'a> {
     pub point: Array<'a>,
     /// The next state, one array for each of [`Attack::state`].
     pub state: Vec<Array<'a>>,
-}
-
-/// The loss whose gradient an attack follows; one number per sample, computed from the logits and the label.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Loss {
-    /// −log of the softmax probability of the label.
-    #[default]
-    CrossEntropy,
-    /// The largest logit of another class minus the label's logit.
-    Margin,
-    /// The difference of logits ratio: the margin over the difference of the largest and the third largest logit.
-    Dlr,
-}
-
-impl Loss {
-    /// The name on the command line and in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Loss::CrossEntropy => "cross-entropy",
-            Loss::Margin => "margin",
-            Loss::Dlr => "dlr",
-        }
-    }
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 #[cfg(test)]

@@ -104,3 +104,55 @@ pub(super) fn whole_number(field: &[u8]) -> Option<u32> {
             .then(|| number * 10 + u32::from(byte - b'0'))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_like_any_float() {
+        for text in [
+            "0",
+            "255",
+            "007",
+            "65536",
+            "1e-3",
+            "-0.5",
+            "3.4028235e38",
+            "123456789012",
+        ] {
+            assert_eq!(number(text.as_bytes()), Ok(text.parse().unwrap()), "{text}");
+        }
+        assert!(number(b"nan").unwrap().is_nan());
+        for text in [&b""[..], b"1,5", b"0x10", b"\xff", b"1 2"] {
+            assert!(number(text).is_err());
+        }
+    }
+
+    #[test]
+    fn the_separator_is_the_most_frequent_one() {
+        for (line, expected) in [
+            ("a,b;c,d\n", b','),
+            ("a;b;c\n1,5;2;3", b';'),
+            ("a\tb", b'\t'),
+            ("a\n;;;;", b','),
+            ("", b','),
+        ] {
+            assert_eq!(
+                separator(Box::new(line.as_bytes())).unwrap(),
+                expected,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_list_of_columns_is_shortened() {
+        let names: Vec<_> = (0..785).map(|column| format!("c{column}")).collect();
+        let listed = list_columns(Some(&names), names.len());
+        assert!(
+            listed.starts_with("`c0`, `c1`") && listed.ends_with("`c11` and 773 more"),
+            "{listed}"
+        );
+    }
+}

@@ -313,3 +313,144 @@ impl TableRows {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Dataset;
+    use super::super::fixtures::{Folder, gzip, message, read};
+    use super::*;
+
+    fn labels(dataset: &Dataset) -> Vec<u32> {
+        read(dataset)
+            .unwrap()
+            .iter()
+            .map(|sample| sample.label)
+            .collect()
+    }
+
+    #[test]
+    fn the_label_column_is_found_by_its_name() {
+        let folder = Folder::new();
+        for (name, text) in [
+            ("a.csv", "p0,label,p1\n0.5,3,1\n0.25,4,0\n"),
+            (
+                "b.csv",
+                "\u{feff}\"p0\";\"Label\";\"p1\"\r\n0.5;3;1\r\n\r\n0.25;4;0",
+            ),
+            ("c.tsv", "p0\tlabel\tp1\n0.5\t3\t1\n0.25\t4\t0\n"),
+        ] {
+            for text in [text.as_bytes().to_vec(), gzip(text.as_bytes())] {
+                let dataset = folder.open(name, &text).unwrap();
+                assert_eq!(
+                    (dataset.len(), dataset.sample_shape(), dataset.dtype()),
+                    (2, &[2][..], DType::F32)
+                );
+                assert_eq!(labels(&dataset), [3, 4]);
+                assert_eq!(read(&dataset).unwrap()[1].pixels, [0.25, 0.0]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_label_column_is_chosen_by_name_or_position() {
+        let folder = Folder::new();
+        let headed = folder.write("headed.csv", b"digit,p0,2\n7,8,9\n");
+        let bare = folder.write("bare.csv", b"7,8,9\n");
+        for (path, column, label) in [
+            (&headed, "digit", 7),
+            (&headed, "1", 8),
+            (&headed, "2", 9),
+            (&bare, "0", 7),
+            (&bare, "-1", 9),
+            (&bare, "-3", 7),
+        ] {
+            let source = Source {
+                label_column: Some(column.to_owned()),
+                ..Source::new(path)
+            };
+            assert_eq!(
+                labels(&Dataset::open(&source).unwrap()),
+                [label],
+                "{column}"
+            );
+        }
+        for column in ["3", "-4", "none", "99999999999999999999"] {
+            let source = Source {
+                label_column: Some(column.to_owned()),
+                ..Source::new(&bare)
+            };
+            let error = message(Dataset::open(&source).unwrap_err());
+            assert!(
+                error.contains("there is no column") && error.contains("0 to 2"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_label_column_lists_the_columns() {
+        let folder = Folder::new();
+        let error = message(folder.open("a.csv", b"digit,p0\n1,2\n").unwrap_err());
+        assert!(
+            error.contains("the columns are `digit`, `p0`: choose one with --label-column"),
+            "{error}"
+        );
+        let error = message(folder.open("b.csv", b"1,2\n").unwrap_err());
+        assert!(error.contains("no header"), "{error}");
+    }
+
+    #[test]
+    fn whole_numbers_are_taken_as_pixels() {
+        let folder = Folder::new();
+        for (text, dtype) in [
+            ("label,p\n1,0\n0,255\n", DType::U8),
+            ("label,p\n1,0\n0,256\n", DType::U32),
+            ("label,p\n1,0\n0,1\n", DType::F32),
+            ("label,p\n1,0\n0,2.5\n", DType::F32),
+            ("label,p\n1,0.5\n0,200\n", DType::F32),
+            ("label,p\n1,-3\n0,200\n", DType::F32),
+        ] {
+            assert_eq!(
+                folder.open("a.csv", text.as_bytes()).unwrap().dtype(),
+                dtype,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn bad_rows_are_named_with_their_line() {
+        let folder = Folder::new();
+        for (text, reason) in [
+            (
+                "label,p\n1,0\n0,cat\n",
+                "row 1 (near line 3): column 1 holds \"cat\", which is not a number",
+            ),
+            ("label,p\n1,\n", "row 0 (near line 2): column 1 is empty"),
+            (
+                "label,p\n1,0\n\n2,0,5\n",
+                "row 1 (near line 3): it has 3 columns, but the first line has 2",
+            ),
+            (
+                "label,p\n1.5,0\n",
+                "(column 0 `label`), row 0: the label 1.5 is not a whole number",
+            ),
+            (
+                "label,p\ncat,0\n",
+                "row 0: the label \"cat\" is not a number",
+            ),
+            ("label,p\n0,nan\n", "row 0: value 0 of the sample is NaN"),
+            ("label,p\n", "holds no samples"),
+            ("", "holds no samples"),
+            ("label\n1\n", "single column"),
+        ] {
+            let opened = folder.open("a.csv", text.as_bytes());
+            let error = message(
+                opened
+                    .and_then(|dataset| dataset.validate(None, (0.0, 1.0)))
+                    .unwrap_err(),
+            );
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

@@ -236,3 +236,175 @@ fn head(path: &Path) -> std::io::Result<Vec<u8>> {
     }
     Ok(head)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{Folder, array, message, npz, read};
+    use super::super::{Layout, Scale};
+    use super::*;
+
+    fn ten_rows(folder: &Folder) -> PathBuf {
+        let x = array(&[10, 2], (0..20u8).collect());
+        folder.write(
+            "ten.npz",
+            &npz(&x, &array(&[10], (0..10i64).collect()), true),
+        )
+    }
+
+    #[test]
+    fn offset_and_limit_select_rows_that_keep_their_index() {
+        let folder = Folder::new();
+        let path = ten_rows(&folder);
+        for (offset, limit, expected) in [
+            (0, None, 0..10),
+            (3, Some(4), 3..7),
+            (8, Some(100), 8..10),
+            (9, None, 9..10),
+            (0, Some(1), 0..1),
+        ] {
+            let dataset = Dataset::open(&Source {
+                offset,
+                limit,
+                ..Source::new(&path)
+            })
+            .unwrap();
+            let samples = read(&dataset).unwrap();
+            assert_eq!(dataset.len(), expected.end - expected.start);
+            assert_eq!(
+                samples.iter().map(|s| s.index).collect::<Vec<_>>(),
+                expected.collect::<Vec<_>>()
+            );
+            for sample in samples {
+                assert_eq!(u64::from(sample.label), sample.index);
+                assert_eq!(
+                    f64::from(sample.pixels[1]),
+                    f64::from(sample.label) * 2.0 + 1.0
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_selection_of_nothing_is_refused() {
+        let folder = Folder::new();
+        let path = ten_rows(&folder);
+        for (offset, limit) in [(10, None), (u64::MAX, Some(1)), (0, Some(0))] {
+            let error = message(
+                Dataset::open(&Source {
+                    offset,
+                    limit,
+                    ..Source::new(&path)
+                })
+                .unwrap_err(),
+            );
+            assert!(
+                error.contains("10 samples") && error.contains("--offset"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_option_of_another_format_is_refused() {
+        let folder = Folder::new();
+        let source = Source {
+            label_column: Some("y".to_owned()),
+            ..Source::new(ten_rows(&folder))
+        };
+        let error = message(Dataset::open(&source).unwrap_err());
+        assert!(
+            error.ends_with("is .npz, which has no use for --label-column: leave it out"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_file_lists_the_formats() {
+        let folder = Folder::new();
+        for (name, bytes) in [
+            ("a.bin", &b"\x89PNG"[..]),
+            ("empty", b""),
+            ("notes.txt", b"x,y\n"),
+        ] {
+            let error = message(folder.open(name, bytes).unwrap_err());
+            for reader in READERS {
+                assert!(error.contains(reader.name()), "{error}");
+            }
+        }
+        let error = message(Dataset::open(&Source::new(folder.path("absent.npz"))).unwrap_err());
+        assert!(error.contains("absent.npz cannot be read: "), "{error}");
+        assert!(Dataset::open(&Source::new(folder.path(""))).is_err());
+    }
+
+    #[test]
+    fn the_content_decides_before_the_name() {
+        let folder = Folder::new();
+        let bytes = std::fs::read(ten_rows(&folder)).unwrap();
+        assert_eq!(
+            folder.open("misnamed.csv", &bytes).unwrap().format(),
+            ".npz"
+        );
+    }
+
+    #[test]
+    fn prepared_samples_are_scaled_and_transposed() {
+        let folder = Folder::new();
+        let x = array(&[1, 1, 2, 3], vec![0u8, 51, 102, 153, 204, 255]);
+        let dataset = folder
+            .open("a.npz", &npz(&x, &array(&[1], vec![0u8]), false))
+            .unwrap();
+        let options = Options {
+            layout: Some(Layout::Nhwc),
+            input_shape: Some(vec![3, 1, 2]),
+            ..Options::default()
+        };
+        let prepared = dataset.clone().prepared(&options).unwrap();
+        assert_eq!(prepared.sample_shape(), [3, 1, 2]);
+        assert_eq!(
+            read(&prepared).unwrap()[0].pixels,
+            [0.0, 0.6, 0.2, 0.8, 0.4, 1.0]
+        );
+        assert_eq!(prepared.notes().count(), 2);
+
+        let unscaled = Options {
+            scale: Scale::By(1.0),
+            layout: None,
+            input_shape: None,
+            ..options
+        };
+        assert_eq!(
+            read(&dataset.prepared(&unscaled).unwrap()).unwrap()[0].pixels[5],
+            255.0
+        );
+    }
+
+    #[test]
+    fn a_shape_that_does_not_fit_shows_both_and_the_way_out() {
+        let folder = Folder::new();
+        let x = array(&[1, 2, 2, 3], vec![0u8; 12]);
+        let dataset = folder
+            .open("a.npz", &npz(&x, &array(&[1], vec![0u8]), false))
+            .unwrap();
+        let options = Options {
+            input_shape: Some(vec![3, 2, 2]),
+            ..Options::default()
+        };
+        let error = message(dataset.prepared(&options).unwrap_err());
+        assert!(
+            error.contains("samples of shape [2, 2, 3] do not fit the model's input [3, 2, 2]"),
+            "{error}"
+        );
+        assert!(error.ends_with("say --layout nhwc"), "{error}");
+    }
+
+    #[test]
+    fn digests_name_every_file_once() {
+        let folder = Folder::new();
+        let path = ten_rows(&folder);
+        let digests = Dataset::open(&Source::new(&path))
+            .unwrap()
+            .digests()
+            .unwrap();
+        assert_eq!(digests, [(path.clone(), sha256(&path).unwrap())]);
+    }
+}

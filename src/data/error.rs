@@ -196,8 +196,9 @@ pub enum Error {
     #[error("a sample has {expected} values, but the buffer has room for {found}")]
     Buffer { expected: usize, found: usize },
 
-    /// A field that is no number.
-    #[error("{place}, row {row} (line {line}): {reason}")]
+    /// A line of a table that is incomplete or holds something else than numbers.
+    /// The line is counted from 1 and may come early by the empty lines before it.
+    #[error("{place}, row {row} (near line {line}): {reason}")]
     Field {
         place: Place,
         row: u64,

@@ -1,13 +1,15 @@
 //! Data files for the tests of this module.
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ndarray::{ArrayD, IxDyn};
-use ndarray_npy::{NpzWriter, WritableElement};
+use ndarray_npy::{WritableElement, WriteNpyExt};
 use tempfile::TempDir;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
 use super::{Dataset, Error, Sample, Source};
 
@@ -39,7 +41,6 @@ pub(super) fn array<T>(shape: &[usize], data: Vec<T>) -> ArrayD<T> {
 }
 
 pub(super) fn npy<T: WritableElement>(array: &ArrayD<T>) -> Vec<u8> {
-    use ndarray_npy::WriteNpyExt;
     let mut bytes = Vec::new();
     array.write_npy(&mut bytes).unwrap();
     bytes
@@ -67,16 +68,23 @@ pub(super) fn npz_named<X: WritableElement, Y: WritableElement>(
     (y_key, y): (&str, &ArrayD<Y>),
     compressed: bool,
 ) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    let mut writer = if compressed {
-        NpzWriter::new_compressed(&mut bytes)
+    archive(&[(x_key, npy(x)), (y_key, npy(y))], compressed)
+}
+
+/// A zip archive of `.npy` members.
+pub(super) fn archive(members: &[(&str, Vec<u8>)], compressed: bool) -> Vec<u8> {
+    let method = if compressed {
+        CompressionMethod::Deflated
     } else {
-        NpzWriter::new(&mut bytes)
+        CompressionMethod::Stored
     };
-    writer.add_array(x_key, x).unwrap();
-    writer.add_array(y_key, y).unwrap();
-    writer.finish().unwrap();
-    bytes.into_inner()
+    let options = SimpleFileOptions::default().compression_method(method);
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (key, bytes) in members {
+        writer.start_file(format!("{key}.npy"), options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
 }
 
 /// An IDX file with elements of type `element`, already big-endian.

@@ -136,3 +136,111 @@ fn dtype(element: u8) -> Option<DType> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Dataset;
+    use super::super::fixtures::{Folder, gzip, idx, message, read};
+    use super::*;
+
+    const IMAGES: &str = "t10k-images-idx3-ubyte";
+    const LABELS: &str = "t10k-labels-idx1-ubyte";
+
+    fn images() -> Vec<u8> {
+        idx(0x08, &[2, 2, 2], &[0, 1, 2, 3, 4, 5, 6, 255])
+    }
+
+    #[test]
+    fn images_and_labels_are_paired_by_name_gzipped_or_not() {
+        for (images_gz, labels_gz) in [(false, false), (true, true), (true, false), (false, true)] {
+            let folder = Folder::new();
+            let file = |name: &str, bytes: Vec<u8>, gz: bool| {
+                let bytes = if gz { gzip(&bytes) } else { bytes };
+                folder.write(&format!("{name}{}", if gz { ".gz" } else { "" }), &bytes)
+            };
+            let path = file(IMAGES, images(), images_gz);
+            file(LABELS, idx(0x08, &[2], &[7, 9]), labels_gz);
+            let dataset = Dataset::open(&Source::new(path)).unwrap();
+            assert_eq!(dataset.sample_shape(), [2, 2]);
+            let samples = read(&dataset).unwrap();
+            assert_eq!(
+                (samples[1].label, &*samples[1].pixels),
+                (9, &[4.0, 5.0, 6.0, 255.0][..])
+            );
+        }
+    }
+
+    #[test]
+    fn elements_are_big_endian() {
+        let folder = Folder::new();
+        let data: Vec<u8> = [0.5f32, -1.0]
+            .into_iter()
+            .flat_map(f32::to_be_bytes)
+            .collect();
+        let labels = folder.write("any", &idx(0x0c, &[2], &[0, 0, 1, 0, 0, 0, 0, 2]));
+        let path = folder.write("some", &idx(0x0d, &[2, 1], &data));
+        let samples = read(
+            &Dataset::open(&Source {
+                labels: Some(labels),
+                ..Source::new(path)
+            })
+            .unwrap(),
+        )
+        .unwrap();
+        assert_eq!((samples[0].label, samples[0].pixels[0]), (256, 0.5));
+        assert_eq!((samples[1].label, samples[1].pixels[0]), (2, -1.0));
+    }
+
+    #[test]
+    fn missing_labels_say_where_they_were_looked_for() {
+        let folder = Folder::new();
+        let error = message(folder.open(IMAGES, &images()).unwrap_err());
+        assert!(
+            error.contains("t10k-labels-idx1-ubyte does not exist"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_names_the_row() {
+        let folder = Folder::new();
+        folder.write(LABELS, &idx(0x08, &[2], &[7, 9]));
+        let bytes = images();
+        let cut = &bytes[..bytes.len() - 1];
+        let error = message(folder.open(IMAGES, cut).unwrap_err());
+        assert!(error.contains("is cut off in row 1 of 2"), "{error}");
+        // The size of gzipped content shows only while reading.
+        for bytes in [gzip(cut), gzip(&bytes)[..30].to_vec()] {
+            let dataset = folder.open(&format!("{IMAGES}.gz"), &bytes);
+            let error = message(
+                dataset
+                    .and_then(|dataset| dataset.validate(None, (0.0, 255.0)))
+                    .unwrap_err(),
+            );
+            assert!(error.contains("is cut off in row"), "{error}");
+        }
+    }
+
+    #[test]
+    fn gzipped_content_that_goes_on_is_refused() {
+        let folder = Folder::new();
+        folder.write(LABELS, &idx(0x08, &[2], &[7, 9]));
+        let mut bytes = images();
+        bytes.push(0);
+        let dataset = folder.open(&format!("{IMAGES}.gz"), &gzip(&bytes)).unwrap();
+        let error = message(dataset.validate(None, (0.0, 255.0)).unwrap_err());
+        assert!(error.contains("goes on after the 2 rows"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_gzip_file_is_found_by_its_checksum() {
+        let folder = Folder::new();
+        folder.write(LABELS, &idx(0x08, &[2], &[7, 9]));
+        let mut bytes = gzip(&images());
+        let checksum = bytes.len() - 8;
+        bytes[checksum] ^= 1;
+        let dataset = folder.open(&format!("{IMAGES}.gz"), &bytes).unwrap();
+        let error = message(dataset.validate(None, (0.0, 255.0)).unwrap_err());
+        assert!(error.contains("is damaged near row 1"), "{error}");
+    }
+}

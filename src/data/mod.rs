@@ -127,20 +127,112 @@ pub struct Description {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::fixtures::{Folder, array, exercise, gzip, idx, npy, npz};
     use super::*;
 
     #[test]
-    fn every_reader_has_its_own_name_and_suffix() {
-        for (i, reader) in READERS.iter().enumerate() {
-            assert!(!reader.suffixes().is_empty(), "{}", reader.name());
-            for other in &READERS[i + 1..] {
-                assert_ne!(reader.name(), other.name());
+    fn every_reader_has_its_own_name_and_suffixes() {
+        let names: BTreeSet<_> = READERS.iter().map(|reader| reader.name()).collect();
+        let suffixes: Vec<_> = READERS
+            .iter()
+            .flat_map(|reader| reader.suffixes())
+            .collect();
+        assert_eq!(names.len(), READERS.len());
+        assert_eq!(
+            suffixes.iter().collect::<BTreeSet<_>>().len(),
+            suffixes.len()
+        );
+        assert!(READERS.iter().all(|reader| !reader.suffixes().is_empty()));
+    }
+
+    /// A good file of every format, with the name that it needs, in a folder that holds the labels of each.
+    fn good_files() -> (Folder, Vec<(&'static str, Vec<u8>)>) {
+        let folder = Folder::new();
+        let x = array(&[5, 3], (0..15u8).collect());
+        let y = array(&[5], (0..5i64).collect());
+        let images = idx(0x08, &[5, 3], &(0..15).collect::<Vec<u8>>());
+        folder.write("y.npy", &npy(&y));
+        folder.write("labels-idx1-ubyte", &idx(0x08, &[5], &[0, 1, 2, 3, 4]));
+        let table = b"label,a,b\n0,1,2\n1,3,4\n2,5,6.5\n".to_vec();
+        let files = vec![
+            ("stored.npz", npz(&x, &y, false)),
+            ("deflated.npz", npz(&x, &y, true)),
+            ("x.npy", npy(&x)),
+            ("images-idx2-ubyte", images.clone()),
+            ("images-idx2-ubyte.gz", gzip(&images)),
+            ("table.csv", table.clone()),
+            ("table.csv.gz", gzip(&table)),
+        ];
+        (folder, files)
+    }
+
+    #[test]
+    fn the_good_files_are_good() {
+        let (folder, files) = good_files();
+        for (name, bytes) in files {
+            let samples = exercise(&folder.write(name, &bytes)).unwrap();
+            assert_eq!(
+                samples,
+                if name.starts_with("table") { 3 } else { 5 },
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_good_file_cut_anywhere_is_an_error_and_no_panic() {
+        let (folder, files) = good_files();
+        for (name, bytes) in files {
+            for length in 0..bytes.len() {
+                let read = exercise(&folder.write(name, &bytes[..length]));
+                // Only in plain text can a piece be a whole file.
                 assert!(
-                    reader
-                        .suffixes()
-                        .iter()
-                        .all(|s| !other.suffixes().contains(s))
+                    read.is_err() || name == "table.csv",
+                    "{name} cut to {length} bytes"
                 );
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..400)) {
+            let (folder, files) = good_files();
+            for (name, good) in files {
+                // Behind a good beginning they reach deeper.
+                for keep in [0, 8, good.len() / 2] {
+                    let mut content = good[..keep].to_vec();
+                    content.extend(&bytes);
+                    let _ = exercise(&folder.write(name, &content));
+                }
+            }
+        }
+
+        #[test]
+        fn changed_bytes_never_panic(changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+            let (folder, files) = good_files();
+            for (name, mut bytes) in files {
+                for (position, value) in &changes {
+                    let position = position.index(bytes.len());
+                    bytes[position] = *value;
+                }
+                let _ = exercise(&folder.write(name, &bytes));
+            }
+        }
+
+        #[test]
+        fn random_tables_never_panic(text in "[0-9a-z,;\t\"\r\n.-]{0,200}") {
+            let folder = Folder::new();
+            for column in [None, Some("0".to_owned())] {
+                let source = Source { label_column: column, ..Source::new(folder.write("a.csv", text.as_bytes())) };
+                let _ = Dataset::open(&source).and_then(|dataset| dataset.validate(None, (0.0, 1.0)));
             }
         }
     }

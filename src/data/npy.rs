@@ -305,3 +305,213 @@ impl<'a> Text<'a> {
         Ok(extent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Dataset;
+    use super::super::fixtures::{Folder, array, message, npy, npy_with_header, read};
+    use super::*;
+
+    #[test]
+    fn a_pair_is_read_by_its_names_or_as_given() {
+        let folder = Folder::new();
+        let path = folder.write(
+            "x_test.npy",
+            &npy(&array(&[2, 2], vec![0.0f32, 0.25, 0.5, 1.0])),
+        );
+        let labels = npy(&array(&[2, 1], vec![3i32, 4]));
+        folder.write("y_test.npy", &labels);
+        let other = folder.write("other.npy", &labels);
+        let pair = Source {
+            labels: Some(other),
+            ..Source::new(&path)
+        };
+        for source in [Source::new(&path), pair] {
+            let samples = read(&Dataset::open(&source).unwrap()).unwrap();
+            assert_eq!(samples[1].pixels, [0.5, 1.0]);
+            assert_eq!(samples.iter().map(|s| s.label).collect::<Vec<_>>(), [3, 4]);
+        }
+    }
+
+    #[test]
+    fn missing_labels_say_where_they_were_looked_for() {
+        let folder = Folder::new();
+        let error = message(
+            folder
+                .open("x.npy", &npy(&array(&[1, 1], vec![0u8])))
+                .unwrap_err(),
+        );
+        assert!(
+            error.contains("y.npy does not exist; give both files as DATA,LABELS"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn headers_of_all_writers_are_understood() {
+        let header = |descr: &str, fortran_order, shape: &[u64]| {
+            Ok(Header {
+                descr: descr.to_owned(),
+                fortran_order,
+                shape: shape.to_vec(),
+            })
+        };
+        for (text, expected) in [
+            (
+                "{'descr': '|u1', 'fortran_order': False, 'shape': (10, 28, 28), }   \n",
+                header("|u1", false, &[10, 28, 28]),
+            ),
+            (
+                "{\"shape\":(5,),\"fortran_order\":True,\"descr\":\">f8\"}",
+                header(">f8", true, &[5]),
+            ),
+            (
+                "{'descr': '<i8', 'fortran_order': False, 'shape': (10L,), }",
+                header("<i8", false, &[10]),
+            ),
+            (
+                "{'descr': '<i8', 'fortran_order': False, 'shape': ()}",
+                header("<i8", false, &[]),
+            ),
+        ] {
+            assert_eq!(Header::parse(text), expected);
+        }
+        for text in [
+            "",
+            "{",
+            "{}",
+            "{'descr': '<f4'}",
+            "{'descr'",
+            "{'shape': (1,, 2)}",
+            "{'shape': (-1,)}",
+            "{'\u{e9}",
+        ] {
+            assert!(Header::parse(text).is_err(), "{text}");
+        }
+    }
+
+    fn refusal(header: &str, data: &[u8]) -> String {
+        let folder = Folder::new();
+        folder.write("y.npy", &npy(&array(&[2], vec![0u8, 1])));
+        message(
+            folder
+                .open("x.npy", &npy_with_header(header, data))
+                .unwrap_err(),
+        )
+    }
+
+    #[test]
+    fn pickled_objects_are_refused() {
+        let error = refusal(
+            "{'descr': '|O', 'fortran_order': False, 'shape': (2,), }",
+            b"\x80\x04",
+        );
+        assert!(error.contains("pickled"), "{error}");
+    }
+
+    #[test]
+    fn fortran_order_is_refused_with_the_way_out() {
+        let error = refusal(
+            "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 2), }",
+            &[0; 4],
+        );
+        assert!(error.contains("ascontiguousarray"), "{error}");
+    }
+
+    #[test]
+    fn other_elements_are_refused_by_name() {
+        assert!(
+            refusal(
+                "{'descr': '<c8', 'fortran_order': False, 'shape': (2,), }",
+                &[0; 16]
+            )
+            .contains("<c8")
+        );
+        assert!(
+            refusal(
+                "{'descr': '<U3', 'fortran_order': False, 'shape': (2,), }",
+                &[0; 24]
+            )
+            .contains("<U3")
+        );
+        assert!(
+            refusal(
+                "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }",
+                &[0; 8]
+            )
+            .contains("records")
+        );
+    }
+
+    #[test]
+    fn a_header_that_asks_for_too_much_memory_is_refused() {
+        let axis = u64::MAX;
+        let error = refusal(
+            &format!("{{'descr': '|u1', 'fortran_order': False, 'shape': (2, {axis}, 3), }}"),
+            &[0],
+        );
+        assert!(error.contains("at most 268435456 values"), "{error}");
+        let error = refusal(
+            &format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({axis}, 3), }}"),
+            &[0; 7],
+        );
+        assert!(error.contains("cut off in row 2 of"), "{error}");
+    }
+
+    #[test]
+    fn one_hot_labels_are_their_positions() {
+        let folder = Folder::new();
+        folder.write(
+            "y.npy",
+            &npy(&array(&[2, 3], vec![0.0f64, 0.0, 1.0, 1.0, 0.0, 0.0])),
+        );
+        let dataset = folder
+            .open("x.npy", &npy(&array(&[2, 1], vec![0u8, 1])))
+            .unwrap();
+        assert_eq!(
+            read(&dataset)
+                .unwrap()
+                .iter()
+                .map(|s| s.label)
+                .collect::<Vec<_>>(),
+            [2, 0]
+        );
+        assert!(dataset.notes().any(|note| note.contains("one-hot")));
+    }
+
+    #[test]
+    fn labels_that_are_no_classes_name_the_row() {
+        for (labels, reason) in [
+            (
+                npy(&array(&[2], vec![0i64, -1])),
+                "row 1: the label -1 is negative",
+            ),
+            (
+                npy(&array(&[2], vec![0.0f32, 0.5])),
+                "row 1: the label 0.5 is not a whole number",
+            ),
+            (
+                npy(&array(&[2], vec![0.0f32, f32::NAN])),
+                "row 1: the label is NaN",
+            ),
+            (
+                npy(&array(&[2, 2], vec![0.0f32, 1.0, 0.5, 0.5])),
+                "row 1: the label vector of length 2 is not one-hot",
+            ),
+            (
+                npy(&array(&[2, 1, 2], vec![0u8; 4])),
+                "labels are one class number [n] or one-hot vector",
+            ),
+        ] {
+            let folder = Folder::new();
+            folder.write("y.npy", &labels);
+            let opened = folder.open("x.npy", &npy(&array(&[2, 1], vec![0u8, 1])));
+            let error = message(
+                opened
+                    .and_then(|dataset| dataset.validate(None, (0.0, 1.0)))
+                    .unwrap_err(),
+            );
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

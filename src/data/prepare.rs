@@ -122,7 +122,7 @@ pub(super) fn check_bounds((low, high): (f32, f32)) -> Result<(), Error> {
 
 fn scale(dtype: DType, options: &Options) -> Result<(f64, Option<String>), Error> {
     let factor = match options.scale {
-        Scale::By(factor) if factor == 1.0 => return Ok((1.0, None)),
+        Scale::By(1.0) => return Ok((1.0, None)),
         Scale::By(factor) if factor.is_normal() => {
             return Ok((
                 factor,

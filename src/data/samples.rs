@@ -199,3 +199,82 @@ impl Iterator for Samples {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Dataset;
+    use super::super::fixtures::{Folder, array, npz, read};
+    use super::*;
+
+    /// More rows than one block holds.
+    fn many(folder: &Folder) -> Dataset {
+        let rows = 3 * BLOCK / 64 + 5;
+        let pixels = (0..rows * 64).map(|value| (value % 251) as f32).collect();
+        let labels = (0..rows).map(|row| (row % 10) as i64).collect();
+        folder
+            .open(
+                "many.npz",
+                &npz(&array(&[rows, 64], pixels), &array(&[rows], labels), true),
+            )
+            .unwrap()
+    }
+
+    #[test]
+    fn batches_and_single_samples_are_the_same_stream() {
+        let folder = Folder::new();
+        let dataset = many(&folder);
+        let single = read(&dataset).unwrap();
+        for size in [1, 7, 1024, 10_000] {
+            let (mut stream, mut batch, mut seen) =
+                (dataset.samples().unwrap(), Batch::default(), 0);
+            loop {
+                let read = stream.read_batch(size, &mut batch).unwrap();
+                assert_eq!(read, size.min(single.len() - seen));
+                assert_eq!((batch.indices.len(), batch.pixels.len()), (read, read * 64));
+                for (row, sample) in single[seen..seen + read].iter().enumerate() {
+                    assert_eq!(
+                        (batch.indices[row], batch.labels[row]),
+                        (sample.index, sample.label)
+                    );
+                    assert_eq!(batch.pixels[row * 64..][..64], sample.pixels);
+                }
+                seen += read;
+                assert_eq!(stream.left(), (single.len() - seen) as u64);
+                if read == 0 {
+                    break;
+                }
+            }
+            assert_eq!(seen, single.len());
+        }
+    }
+
+    #[test]
+    fn a_buffer_of_the_wrong_size_is_refused() {
+        let folder = Folder::new();
+        let mut samples = many(&folder).samples().unwrap();
+        assert!(matches!(
+            samples.read_into(&mut [0.0; 63]),
+            Err(Error::Buffer {
+                expected: 64,
+                found: 63
+            })
+        ));
+        assert_eq!(
+            samples.read_into(&mut [0.0; 64]).unwrap(),
+            Some(Entry { index: 0, label: 0 })
+        );
+    }
+
+    #[test]
+    fn after_an_error_the_stream_is_over() {
+        let folder = Folder::new();
+        let x = array(&[2, 1], vec![0u8, 1]);
+        let dataset = folder
+            .open("a.npz", &npz(&x, &array(&[2], vec![0i8, -1]), false))
+            .unwrap();
+        let mut samples = dataset.samples().unwrap();
+        assert!(samples.next().unwrap().is_err());
+        assert!(samples.next().is_none());
+        assert_eq!(samples.left(), 0);
+    }
+}

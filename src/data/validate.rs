@@ -126,3 +126,114 @@ fn range(values: &[f32]) -> (f32, f32, bool) {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{Folder, array, message, npz};
+    use super::super::{Options, Source};
+    use super::*;
+
+    fn refusal(values: [f32; 4], classes: Option<u32>) -> String {
+        let folder = Folder::new();
+        let bytes = npz(
+            &array(&[2, 2], values.to_vec()),
+            &array(&[2], vec![0u8, 2]),
+            true,
+        );
+        message(
+            folder
+                .open("a.npz", &bytes)
+                .unwrap()
+                .validate(classes, (0.0, 1.0))
+                .unwrap_err(),
+        )
+    }
+
+    #[test]
+    fn good_data_are_summed_up() {
+        let folder = Folder::new();
+        let bytes = npz(
+            &array(&[2, 2], vec![0.25f32, 1.0, 0.0, 0.5]),
+            &array(&[2], vec![0u8, 2]),
+            true,
+        );
+        let dataset = folder.open("a.npz", &bytes).unwrap();
+        let checked = dataset.validate(Some(3), (0.0, 1.0)).unwrap();
+        assert_eq!(
+            checked,
+            Checked {
+                samples: 2,
+                smallest: 0.0,
+                largest: 1.0,
+                largest_label: 2
+            }
+        );
+    }
+
+    #[test]
+    fn bad_values_name_row_value_and_way_out() {
+        for (value, reason) in [
+            (f32::NAN, "row 1: value 0 of the sample is NaN"),
+            (f32::INFINITY, "row 1: value 0 of the sample is inf"),
+            (f32::NEG_INFINITY, "row 1: value 0 of the sample is -inf"),
+            (
+                1.5,
+                "row 1: value 0 of the sample is 1.5, outside the bounds 0,1: ",
+            ),
+            (
+                -0.25,
+                "row 1: value 0 of the sample is -0.25, outside the bounds 0,1: ",
+            ),
+        ] {
+            let error = refusal([0.0, 1.0, value, 0.0], None);
+            assert!(error.contains(reason), "{error}");
+        }
+        let error = refusal([0.0, 1.0, 2.0, 0.0], None);
+        for way in ["--scale", "--bounds", "--mean", "--std"] {
+            assert!(error.contains(way), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_label_beyond_the_classes_is_refused() {
+        let error = refusal([0.0; 4], Some(2));
+        assert!(
+            error.contains("(array y), row 1: label 2 is outside the model's classes 0 to 1"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn bounds_hold_for_scaled_values() {
+        let folder = Folder::new();
+        let bytes = npz(
+            &array(&[1, 2], vec![0u16, 300]),
+            &array(&[1], vec![0u8]),
+            false,
+        );
+        let path = folder.write("a.npz", &bytes);
+        let dataset = Dataset::open(&Source::new(path)).unwrap();
+        assert!(dataset.validate(None, (0.0, 1.0)).is_err());
+        let prepared = dataset.prepared(&Options::default()).unwrap();
+        assert_eq!(
+            prepared.validate(None, (0.0, 1.0)).unwrap().largest,
+            300.0 / 65535.0
+        );
+    }
+
+    #[test]
+    fn infinite_bounds_allow_every_finite_value() {
+        let folder = Folder::new();
+        let bytes = npz(
+            &array(&[1, 2], vec![-1e30f32, 1e30]),
+            &array(&[1], vec![0u8]),
+            false,
+        );
+        let dataset = folder.open("a.npz", &bytes).unwrap();
+        assert!(
+            dataset
+                .validate(None, (f32::NEG_INFINITY, f32::INFINITY))
+                .is_ok()
+        );
+    }
+}

@@ -8,7 +8,7 @@ pub mod loss;
 mod rule;
 pub mod rules;
 
-pub use rule::{Cotangents, Kind, Rule, Vjp};
+pub use rule::{Apply, Cotangents, Kind, Rule, Vjp};
 
 use crate::graph::{Builder, Expr, Graph, Node, ValueId};
 use std::fmt;
@@ -242,6 +242,12 @@ impl Path {
             }
             for output in floats {
                 varied[output.index()] = true;
+            }
+            let unknown = |id: &&ValueId| graph.fact(**id).is_none();
+            if let Some(id) = (node.inputs.iter().chain(&node.outputs).flatten()).find(unknown) {
+                let reason = format!("the shape of `{}` depends on the data", graph.name(*id));
+                without_rule.push(Obstacle::of(node, reason));
+                continue;
             }
             match rule {
                 Some(Rule {

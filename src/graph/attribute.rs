@@ -11,7 +11,7 @@ pub enum Attribute {
     Float(f32),
     String(&'static str),
     Ints(Vec<i64>),
-    Tensor(TensorProto),
+    Tensor(Box<TensorProto>),
 }
 
 impl Attribute {
@@ -40,7 +40,7 @@ impl Attribute {
                 AttributeType::Ints
             }
             Attribute::Tensor(tensor) => {
-                proto.t = Some(tensor.clone());
+                proto.t = Some((**tensor).clone());
                 AttributeType::Tensor
             }
         };

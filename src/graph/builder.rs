@@ -16,11 +16,15 @@ pub struct Builder {
     state: RefCell<State>,
 }
 
+/// Operator, operands and attributes.
+type Computation = (String, Vec<Option<ValueId>>, Vec<u8>);
+
 #[derive(Debug)]
 struct State {
     graph: Graph,
     scope: String,
-    made: HashMap<(String, Vec<Option<ValueId>>, Vec<u8>), Vec<ValueId>>,
+    /// The results of the nodes made so far.
+    made: HashMap<Computation, Vec<ValueId>>,
     constants: HashMap<(DType, Vec<usize>, Vec<u64>), ValueId>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Attribute, Builder, Dim, Dims, Fact, ValueId, broadcast};
 use crate::tensor::DType;
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, Div, Mul, Neg, Not, Sub};
 
 /// A value of a graph that is being built; arithmetic on handles adds nodes.
 ///
@@ -168,12 +168,6 @@ impl<'g> Expr<'g> {
     #[must_use]
     pub fn or(self, other: Expr<'g>) -> Self {
         self.binary("Or", other)
-    }
-
-    /// Not, of booleans.
-    #[must_use]
-    pub fn not(self) -> Self {
-        self.unary("Not")
     }
 
     /// `yes` where `self` (booleans) holds, else `no`; a number takes the type of `typed`.
@@ -582,6 +576,14 @@ impl<'g> Expr<'g> {
 #[expect(clippy::cast_possible_wrap, reason = "axes are small")]
 fn as_i64(axes: &[usize]) -> Vec<i64> {
     axes.iter().map(|&axis| axis as i64).collect()
+}
+
+/// Not, of booleans.
+impl Not for Expr<'_> {
+    type Output = Self;
+    fn not(self) -> Self {
+        self.unary("Not")
+    }
 }
 
 impl Neg for Expr<'_> {

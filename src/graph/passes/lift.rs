@@ -330,7 +330,7 @@ impl Scope<'_> {
         let proto = from_tensor(&name, tensor);
         self.known.add_tensor(&name, &proto);
         if self.in_function {
-            let value = Attribute::Tensor(proto).to_proto("value");
+            let value = Attribute::Tensor(Box::new(proto)).to_proto("value");
             self.add_to(of, "Constant", &[], vec![value], &name);
         } else {
             self.initializers.push(proto);
