@@ -53,3 +53,39 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_wrapped_beside_their_names() {
+        let entry = |name: &str, description: &str| Entry {
+            name: name.to_owned(),
+            description: description.to_owned(),
+        };
+        let text = render(&[
+            entry(
+                "fgsm",
+                "One step of length ε along the sign of the gradient.",
+            ),
+            entry(
+                "pgd",
+                "Many small steps, each projected back onto the ball around the clean sample, from a random point of it.",
+            ),
+            entry(
+                "a-name-that-is-longer-than-a-column",
+                "Shown below its name.",
+            ),
+            entry("bare", ""),
+        ]);
+        insta::assert_snapshot!(text, @"
+        fgsm  One step of length ε along the sign of the gradient.
+        pgd   Many small steps, each projected back onto the ball around the clean
+              sample, from a random point of it.
+        a-name-that-is-longer-than-a-column
+              Shown below its name.
+        bare
+        ");
+    }
+}

@@ -38,7 +38,8 @@ impl Progress {
 
     fn on(target: ProgressDrawTarget) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
+        // The bar takes what the text leaves.
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
             bar.set_style(style);
         }
         Progress { bar }
@@ -117,5 +118,76 @@ fn left_over(seconds: f64) -> String {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POSITION: Position = Position {
+        done: 120,
+        total: 450,
+        broken: 12,
+        gradients: 84_000,
+    };
+
+    #[test]
+    fn the_text_tells_rate_and_time_left() {
+        assert_eq!(
+            describe(POSITION, Duration::from_secs(10)),
+            "120/450 · 8.4k gradients/s · 12 broken · 28s left"
+        );
+        assert_eq!(
+            describe(
+                Position {
+                    done: 450,
+                    ..POSITION
+                },
+                Duration::from_secs(4000)
+            ),
+            "450/450 · 21 gradients/s · 12 broken"
+        );
+        let start = Position {
+            total: 450,
+            ..Position::default()
+        };
+        assert_eq!(describe(start, Duration::ZERO), "0/450 · 0 broken");
+    }
+
+    #[test]
+    fn a_large_run_leaves_room_for_a_bar_within_80_columns() {
+        let large = Position {
+            done: 1_234_567,
+            total: 9_999_999,
+            broken: 1_111_111,
+            gradients: 9_876_543_210,
+        };
+        let text = describe(large, Duration::from_secs(86_400));
+        assert!(text.chars().count() <= 70, "{text}");
+    }
+
+    #[test]
+    fn times_and_rates_are_short() {
+        assert_eq!(
+            [0.0, 59.2, 61.0, 7_500.0].map(left_over),
+            ["0s", "1m00s", "1m01s", "2h05m"]
+        );
+        assert_eq!(
+            [0.5, 250.0, 9_940.0, 25_000.0, 2.5e6].map(rate),
+            ["0.5", "250", "9.9k", "25k", "2.5M"]
+        );
+    }
+
+    #[test]
+    fn quiet_draws_nothing_and_still_counts() {
+        let progress = Progress::new(Verbosity::Quiet);
+        progress.update(POSITION);
+        assert!(progress.bar.is_hidden());
+        assert_eq!(
+            (progress.bar.position(), progress.bar.length()),
+            (120, Some(450))
+        );
+        assert_eq!(progress.suspend(|| 5), 5);
     }
 }

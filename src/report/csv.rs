@@ -154,6 +154,9 @@ impl<R: Read, T: Row> RowReader<R, T> {
             Ok(header) => header.clone(),
             Err(source) => return Err(ReadError::Unreadable { file, source }),
         };
+        if header.is_empty() {
+            return Err(ReadError::Empty { file });
+        }
         let mut positions = Vec::with_capacity(T::COLUMNS.len());
         let mut missing = Vec::new();
         for &column in T::COLUMNS {
@@ -248,8 +251,14 @@ pub enum ReadError {
         #[source]
         source: csv::Error,
     },
+    /// There is not even a header.
+    #[error("{file}: is empty")]
+    Empty {
+        /// The file.
+        file: String,
+    },
     /// The header lacks columns.
-    #[error("{file}: the header has no column `{columns}`; is this file one of mohs's own?")]
+    #[error("{file}: the header lacks `{columns}`; is this file one of mohs's own?")]
     MissingColumns {
         /// The file.
         file: String,
@@ -290,4 +299,172 @@ pub enum ReadError {
         /// What the column holds.
         expected: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Norm;
+
+    fn outcome() -> SampleOutcome {
+        SampleOutcome {
+            index: 17,
+            label: 3,
+            clean_prediction: 3,
+            attack: "pgd:steps=20,restarts=5".to_owned(),
+            norm: Norm::Linf,
+            epsilon: 8.0 / 255.0,
+            adversarial_prediction: 5,
+            robust: false,
+            clean_loss: 1.5e-7,
+            loss: 2.25,
+            linf: 0.1 + 0.2,
+            l2: f64::NAN,
+            l1: 12.0,
+            steps: 40,
+            restart: 1,
+        }
+    }
+
+    fn summary_row() -> SummaryRow {
+        SummaryRow {
+            model: "digits \"v2\".onnx".to_owned(),
+            attack: "worst-case".to_owned(),
+            norm: Norm::L2,
+            epsilon: 0.5,
+            steps: 41,
+            restarts: 6,
+            samples: 10,
+            clean_accuracy: 0.9,
+            robust_accuracy: 0.9,
+            robust_accuracy_low: 0.554_983_88,
+            robust_accuracy_high: 0.997_471_4,
+            attack_success_rate: 0.0,
+            mean_linf: f64::NAN,
+            mean_l2: f64::NAN,
+            gradient_evaluations: 1_820,
+            seconds: 2.5,
+        }
+    }
+
+    fn written<T: Row>(rows: &[T]) -> String {
+        let mut writer = RowWriter::new(Vec::new()).unwrap();
+        for row in rows {
+            writer.write(row).unwrap();
+        }
+        String::from_utf8(writer.finish().unwrap()).unwrap()
+    }
+
+    fn message<T: Row + fmt::Debug>(text: &str) -> String {
+        RowReader::<_, T>::new(text.as_bytes(), "old/summary.csv")
+            .and_then(Iterator::collect::<Result<Vec<T>, _>>)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn samples_have_the_columns_of_the_contract() {
+        insta::assert_snapshot!(written(&[outcome()]), @r#"
+        index,label,clean_prediction,attack,norm,epsilon,adversarial_prediction,robust,clean_loss,loss,linf,l2,l1,steps,restart
+        17,3,3,"pgd:steps=20,restarts=5",linf,0.03137254901960784,5,false,0.00000015,2.25,0.30000000000000004,,12,40,1
+        "#);
+    }
+
+    #[test]
+    fn summaries_have_the_columns_of_the_contract() {
+        insta::assert_snapshot!(written(&[summary_row()]), @r#"
+        model,attack,norm,epsilon,steps,restarts,samples,clean_accuracy,robust_accuracy,robust_accuracy_low,robust_accuracy_high,attack_success_rate,mean_linf,mean_l2,gradient_evaluations,seconds
+        "digits ""v2"".onnx",worst-case,l2,0.5,41,6,10,0.9,0.9,0.55498388,0.9974714,0,,,1820,2.5
+        "#);
+    }
+
+    #[test]
+    fn a_file_without_rows_has_a_header() {
+        assert_eq!(written::<SampleOutcome>(&[]).lines().count(), 1);
+    }
+
+    #[test]
+    fn rows_read_back_as_they_were() {
+        let samples = written(&[
+            outcome(),
+            SampleOutcome {
+                index: 18,
+                robust: true,
+                ..outcome()
+            },
+        ]);
+        let read: Vec<SampleOutcome> = SamplesReader::new(samples.as_bytes(), "samples.csv")
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        // Byte for byte, since NaN differs from itself.
+        assert_eq!(written(&read), samples);
+        assert!(read[0].l2.is_nan() && read[1].robust);
+        assert_eq!(read[0].linf, 0.1 + 0.2);
+
+        let summary = written(&[summary_row()]);
+        let read: Vec<SummaryRow> = SummaryReader::new(summary.as_bytes(), "summary.csv")
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(written(&read), summary);
+        assert_eq!(read[0].model, "digits \"v2\".onnx");
+    }
+
+    #[test]
+    fn columns_are_found_by_name_and_others_skipped() {
+        let text = written(&[summary_row()]);
+        let shuffled: String = text
+            .lines()
+            .map(|line| {
+                let (first, rest) = line.split_once(",worst").map_or_else(
+                    || {
+                        line.split_once(",attack")
+                            .map(|(a, b)| (a, format!("attack{b}")))
+                            .unwrap()
+                    },
+                    |(a, b)| (a, format!("worst{b}")),
+                );
+                format!("{rest},extra,{first}\r\n")
+            })
+            .collect();
+        let row = SummaryReader::new(format!("\u{feff}{shuffled}").as_bytes(), "summary.csv")
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        assert_eq!(written(&[row]), text);
+    }
+
+    #[test]
+    fn bad_files_are_refused_with_file_line_and_column() {
+        let good = written(&[summary_row(), summary_row()]);
+        let messages = [
+            message::<SummaryRow>(""),
+            message::<SummaryRow>(&good.replace("norm,epsilon", "Norm,Epsilon")),
+            message::<SummaryRow>(&good.replace("steps,restarts", "steps,steps")),
+            message::<SummaryRow>(&good.replace("steps,restarts", "steps,restarts,steps")),
+            message::<SummaryRow>(&good.replacen(",l2,", ",l7,", 1)),
+            message::<SummaryRow>(&good.replacen(",6,", ",-6,", 1)),
+            message::<SummaryRow>(good.trim_end().trim_end_matches(",2.5")),
+            message::<SampleOutcome>(&written(&[outcome()]).replace("false", "no")),
+        ];
+        insta::assert_snapshot!(messages.join("\n"), @"
+        old/summary.csv: is empty
+        old/summary.csv: the header lacks `norm`, `epsilon`; is this file one of mohs's own?
+        old/summary.csv: the header has the column `steps` twice
+        old/summary.csv: the header has the column `steps` twice
+        old/summary.csv, line 2, column `norm`: `l7` is not one of linf, l2, l1
+        old/summary.csv, line 2, column `restarts`: `-6` is not a whole number below 2^32
+        old/summary.csv, line 3: 15 fields where the header has 16
+        old/summary.csv, line 2, column `robust`: `no` is not true or false
+        ");
+    }
+
+    #[test]
+    fn a_reader_ends_after_its_first_error() {
+        let text = written(&[summary_row(), summary_row()]).replace(",41,", ",x,");
+        let reader = SummaryReader::new(text.as_bytes(), "summary.csv").unwrap();
+        assert_eq!(reader.map(|row| row.is_ok()).collect::<Vec<_>>(), [false]);
+    }
 }

@@ -55,6 +55,9 @@ fn heading(rows: &[&SummaryRow], style: Style) -> String {
 
 /// The columns after the attack's name.
 const COLUMNS: usize = 8;
+const NORM: usize = 0;
+const EPSILON: usize = 1;
+const ROBUST: usize = 3;
 
 struct Table {
     headers: [String; COLUMNS],
@@ -123,8 +126,8 @@ impl Table {
             for (position, field) in fields.iter().enumerate() {
                 line.push_str(&" ".repeat(gaps[position]));
                 let width = self.widths[position];
-                // The norm and ε are names; the rest are numbers.
-                if position < 2 {
+                // Numbers stand at the right; the robust accuracy does so within its field.
+                if matches!(position, NORM | EPSILON | ROBUST) {
                     line.push_str(&format!("{field:<width$}"));
                 } else {
                     line.push_str(&format!("{field:>width$}"));
@@ -165,17 +168,16 @@ fn fields(summary: &Summary, row: &SummaryRow) -> [String; COLUMNS] {
         Norm::Linf => row.mean_linf,
         Norm::L2 | Norm::L1 => row.mean_l2,
     };
-    let interval = if row.robust_accuracy_low.is_nan() {
-        String::new()
-    } else {
+    let mut robust = format!("{:>5}", percent(row.robust_accuracy));
+    if !row.robust_accuracy_low.is_nan() {
         let (low, high) = (row.robust_accuracy_low, row.robust_accuracy_high);
-        format!(" ({}–{})", percent(low), percent(high))
-    };
+        robust.push_str(&format!(" ({}–{})", percent(low), percent(high)));
+    }
     [
         symbol(row.norm).to_owned(),
         epsilon(summary, row.epsilon),
         percent(row.clean_accuracy),
-        format!("{}{interval}", percent(row.robust_accuracy)),
+        robust,
         percent(row.attack_success_rate),
         magnitude(mean),
         count(row.gradient_evaluations),
@@ -301,4 +303,179 @@ fn broken(name: &str) -> Vec<String> {
     }
     lines.push(line);
     lines
+}
+
+/// Rows for tests of this module and of the chart.
+#[cfg(test)]
+pub(super) mod fixtures {
+    use super::*;
+    use crate::outcome::clopper_pearson;
+
+    /// A row in which `robust` of 450 samples stay robust, 442 being right clean.
+    pub(crate) fn row(attack: &str, norm: Norm, epsilon: f64, robust: u64) -> SummaryRow {
+        let interval = clopper_pearson(robust, 450);
+        let broken = 442 - robust;
+        SummaryRow {
+            model: "digits.onnx".to_owned(),
+            attack: attack.to_owned(),
+            norm,
+            epsilon,
+            steps: 40,
+            restarts: 1,
+            samples: 450,
+            clean_accuracy: 442.0 / 450.0,
+            robust_accuracy: robust as f64 / 450.0,
+            robust_accuracy_low: interval.low,
+            robust_accuracy_high: interval.high,
+            attack_success_rate: broken as f64 / 442.0,
+            mean_linf: if broken == 0 {
+                f64::NAN
+            } else {
+                0.97 * epsilon
+            },
+            mean_l2: if broken == 0 { f64::NAN } else { 6.1 * epsilon },
+            gradient_evaluations: 40 * robust + 7 * broken,
+            seconds: robust as f64 / 90.0,
+        }
+    }
+
+    pub(crate) fn summary(rows: Vec<SummaryRow>) -> Summary {
+        let epsilons = ["2/255", "8/255", "0.50"];
+        Summary {
+            rows,
+            epsilons: epsilons.map(|text| text.parse().unwrap()).to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::{row, summary};
+    use super::*;
+    use crate::report::style::without_escapes;
+
+    fn widest(text: &str) -> usize {
+        text.lines()
+            .map(|line| line.chars().count())
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn usual() -> Summary {
+        summary(vec![
+            row("fgsm", Norm::Linf, 2.0 / 255.0, 442),
+            row("fgsm", Norm::Linf, 8.0 / 255.0, 317),
+            row("pgd", Norm::Linf, 2.0 / 255.0, 401),
+            row("pgd", Norm::Linf, 8.0 / 255.0, 0),
+            row("worst-case", Norm::Linf, 2.0 / 255.0, 400),
+            row("worst-case", Norm::Linf, 8.0 / 255.0, 0),
+        ])
+    }
+
+    #[test]
+    fn a_usual_summary() {
+        insta::assert_snapshot!(render(&usual(), Style::Plain), @"
+        digits.onnx: 450 samples
+
+        attack     norm ε     clean robust (95 % CI)   success  mean ℓ∞  gradients  time
+        ────────────────────────────────────────────────────────────────────────────────
+        fgsm       ℓ∞   2/255  98.2  98.2 (96.5–99.2)      0.0        –      17.7k  4.9s
+                   ℓ∞   8/255  98.2  70.4 (66.0–74.6)     28.3   0.0304      13.6k  3.5s
+        pgd        ℓ∞   2/255  98.2  89.1 (85.9–91.8)      9.3   0.0076      16.3k  4.5s
+                   ℓ∞   8/255  98.2   0.0 (0.0–0.8)      100.0   0.0304       3094  0.0s
+        worst-case ℓ∞   2/255  98.2  88.9 (85.6–91.6)      9.5   0.0076      16.3k  4.4s
+                   ℓ∞   8/255  98.2   0.0 (0.0–0.8)      100.0   0.0304       3094  0.0s
+
+        In %: clean, robust with its 95 % confidence interval (CI), success.
+        ");
+    }
+
+    #[test]
+    fn long_names_have_lines_of_their_own_and_each_norm_a_table() {
+        let long = "pgd:steps=1000,step_size=0.0078431372549,restarts=100,random_start=true,loss=cross-entropy,x=1";
+        let mut rows = vec![
+            row(long, Norm::L2, 0.5, 310),
+            row(long, Norm::L2, 0.123_456_789, 410),
+            row("pgd:steps=20,restarts=5", Norm::L1, 12.5, 300),
+        ];
+        for row in &mut rows {
+            row.model = "/data/models/of/the/team/".repeat(4) + "resnet50.onnx";
+            row.gradient_evaluations *= 1_000_000;
+            row.seconds *= 20_000.0;
+        }
+        let text = render(&summary(rows), Style::Plain);
+        assert!(widest(&text) <= WIDTH);
+        insta::assert_snapshot!(text, @"
+        …am//data/models/of/the/team//data/models/of/the/team/resnet50.onnx: 450 samples
+
+        attack norm ε      clean  robust (95 % CI)   success  mean ℓ2  gradients    time
+        ────────────────────────────────────────────────────────────────────────────────
+        pgd:steps=1000,step_size=0.0078431372549,restarts=100,random_start=true,
+            loss=cross-entropy,x=1
+               ℓ2   0.50    98.2   68.9 (64.4–73.1)     29.9    3.050      13.3G  19h08m
+               ℓ2   0.123   98.2   91.1 (88.1–93.6)      7.2    0.753      16.6G   1d01h
+
+        attack  norm ε     clean  robust (95 % CI)   success  mean ℓ2  gradients    time
+        ────────────────────────────────────────────────────────────────────────────────
+        pgd:steps=20,restarts=5
+                ℓ1   12.5   98.2   66.7 (62.1–71.0)     32.1     76.2      13.0G  18h31m
+
+        In %: clean, robust with its 95 % confidence interval (CI), success.
+        ");
+    }
+
+    #[test]
+    fn escapes_change_nothing_but_the_looks() {
+        let styled = render(&usual(), Style::Ansi);
+        assert!(styled.contains('\x1b'));
+        assert_eq!(without_escapes(&styled), render(&usual(), Style::Plain));
+    }
+
+    #[test]
+    fn a_summary_without_samples_shows_dashes() {
+        let nan = f64::NAN;
+        let empty = SummaryRow {
+            samples: 0,
+            clean_accuracy: nan,
+            robust_accuracy: nan,
+            robust_accuracy_low: nan,
+            robust_accuracy_high: nan,
+            attack_success_rate: nan,
+            mean_linf: nan,
+            gradient_evaluations: 0,
+            seconds: 0.0,
+            ..row("fgsm", Norm::Linf, 0.5, 442)
+        };
+        insta::assert_snapshot!(render(&summary(vec![empty]), Style::Plain), @"
+        digits.onnx: 0 samples
+
+        attack  norm  ε     clean  robust (95 % CI)  success  mean ℓ∞  gradients  time
+        ──────────────────────────────────────────────────────────────────────────────
+        fgsm    ℓ∞    0.50      –      –                   –        –          0  0.0s
+
+        In %: clean, robust with its 95 % confidence interval (CI), success.
+        ");
+        assert_eq!(render(&Summary::default(), Style::Plain), "");
+    }
+
+    #[test]
+    fn numbers_are_short_and_never_rounded_to_all_or_nothing() {
+        assert_eq!(
+            [0.0, 0.0001, 0.5, 0.99999, 1.0].map(percent),
+            ["0.0", "0.1", "50.0", "99.9", "100.0"]
+        );
+        assert_eq!(
+            [9_999, 10_000, 99_960, 999_499, 999_500].map(count),
+            ["9999", "10.0k", "100k", "999k", "1.00M"]
+        );
+        assert_eq!(count(u64::MAX), "18.4E");
+        assert_eq!(
+            [0.04, 59.96, 245.4, 7_500.0, 273_600.0].map(duration),
+            ["0.0s", "1m00s", "4m05s", "2h05m", "3d04h"]
+        );
+        assert_eq!(
+            [0.0, 0.000_123, 0.03137, 0.25, 12.345, 123_456.0].map(magnitude),
+            ["0", "1.2e-4", "0.0314", "0.250", "12.3", "1.2e5"]
+        );
+    }
 }

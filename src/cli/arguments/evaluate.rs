@@ -2,7 +2,8 @@
 
 use super::RuntimeArguments;
 use super::values::{
-    BatchSize, DataPaths, Keep, Layout, Shape, attack, bounds, epsilon, number, positive,
+    BatchSize, DataPaths, Keep, Layout, Shape, above_zero, attack, bounds, epsilon, number,
+    positive, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;
@@ -42,9 +43,9 @@ pub struct ModelArguments {
   mohs evaluate model.onnx --data test.npz --epsilon 8/255
   mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255 \\
       --attack fgsm,pgd:steps=40,restarts=5 --out report
-  mohs evaluate model.onnx --data images.npy,labels.npy --norm l2 --epsilon 0.5 \\
-      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-  mohs evaluate model.onnx --data t10k-images-idx3-ubyte.gz,t10k-labels-idx1-ubyte.gz \\
+  mohs evaluate model.onnx --data images.npy,labels.npy --norm l2 \\
+      --epsilon 0.5 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  mohs evaluate model.onnx --data images-idx3-ubyte.gz,labels-idx1-ubyte.gz \\
       --epsilon 0.1,0.2,0.3 --limit 1000"
 )]
 pub struct EvaluateArguments {
@@ -65,16 +66,16 @@ pub struct EvaluateArguments {
     #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub label_column: Option<String>,
     /// Multiply the data by this [default: 1/255 for integers where the bounds are 0,1; else 1]
-    #[arg(long, value_name = "FACTOR", value_parser = positive, help_heading = "Data")]
+    #[arg(long, value_name = "FACTOR", value_parser = positive, allow_hyphen_values = true, help_heading = "Data")]
     pub scale: Option<f32>,
     /// The order of axes in the data, where it is not the model's
     #[arg(long, value_enum, help_heading = "Data")]
     pub layout: Option<Layout>,
     /// Skip this many samples
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Data")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true, default_value = "0", help_heading = "Data")]
     pub offset: u64,
     /// Use at most this many samples
-    #[arg(long, value_name = "N", help_heading = "Data")]
+    #[arg(long, value_name = "N", value_parser = above_zero::<NonZeroU64>, allow_negative_numbers = true, help_heading = "Data")]
     pub limit: Option<NonZeroU64>,
     /// Subtract these means inside the model, one per channel, so that ε counts in the data's own space
     #[arg(
@@ -113,7 +114,7 @@ pub struct EvaluateArguments {
     #[arg(long, value_enum, default_value_t = Keep::Any, help_heading = "Attack")]
     pub keep: Keep,
     /// The seed of every random number
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Attack")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true, default_value = "0", help_heading = "Attack")]
     pub seed: u64,
     /// Take gradients from this graph, made under the contract of `mohs gradient`, after checking it against the model
     #[arg(
@@ -136,6 +137,7 @@ pub struct EvaluateArguments {
         long,
         value_name = "N",
         default_value = "auto",
+        allow_negative_numbers = true,
         help_heading = "Runtime"
     )]
     pub batch_size: BatchSize,

@@ -3,6 +3,8 @@
 //! Attacks and devices stay text: the modules that know them read them.
 
 mod evaluate;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -36,20 +38,16 @@ pub struct Arguments {
 }
 
 /// What to do.
+// A comment on a variant would replace the help text of the arguments in it.
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "each variant is the command of that name")]
 pub enum Command {
-    /// `mohs evaluate`
     Evaluate(Box<EvaluateArguments>),
-    /// `mohs gradient`
     Gradient(GradientArguments),
-    /// `mohs inspect`
     Inspect(InspectArguments),
-    /// `mohs demo`
     Demo(DemoArguments),
-    /// `mohs doctor`
     Doctor(DoctorArguments),
-    /// `mohs list`
     List(ListArguments),
 }
 
@@ -99,7 +97,7 @@ pub struct RuntimeArguments {
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Threads per operator [default: the runtime's own choice]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::above_zero::<NonZeroUsize>, allow_negative_numbers = true)]
     pub threads: Option<NonZeroUsize>,
     /// The ONNX Runtime library to load [default: found or downloaded, see `mohs doctor`]
     #[arg(long, value_name = "PATH")]

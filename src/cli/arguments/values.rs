@@ -102,14 +102,10 @@ impl FromStr for Shape {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         text.split(',')
-            .map(|extent| match extent.trim().parse::<NonZeroUsize>() {
-                Ok(extent) => Ok(extent.get()),
-                Err(_) => Err(ValueError::Extent {
-                    text: extent.to_owned(),
-                }),
-            })
+            .map(|extent| extent.trim().parse().map(NonZeroUsize::get))
             .collect::<Result<_, _>>()
             .map(Shape)
+            .map_err(|_| ValueError::Shape)
     }
 }
 
@@ -130,6 +126,15 @@ pub(super) fn attack(text: &str) -> Result<String, ValueError> {
         return Err(ValueError::NoAttack);
     }
     Ok(text.to_owned())
+}
+
+pub(super) fn whole(text: &str) -> Result<u64, ValueError> {
+    text.parse().map_err(|_| ValueError::Whole)
+}
+
+/// For the types `NonZero…`.
+pub(super) fn above_zero<T: FromStr>(text: &str) -> Result<T, ValueError> {
+    text.parse().map_err(|_| ValueError::AboveZero)
 }
 
 pub(super) fn number(text: &str) -> Result<f32, ValueError> {
@@ -158,7 +163,7 @@ pub(super) fn bounds(text: &str) -> Result<Bounds, ValueError> {
     }
     let parts: Vec<&str> = text.split(',').collect();
     let [low, high] = parts.as_slice() else {
-        return Err(ValueError::BoundsCount { found: parts.len() });
+        return Err(ValueError::BoundsCount);
     };
     let (low, high) = (number(low)?, number(high)?);
     if low < high {
@@ -177,10 +182,14 @@ pub enum ValueError {
     Number(#[from] crate::threat::NumberError),
     #[error("the number is NaN, infinite or too large for float32")]
     NotFinite,
+    #[error("this must be a whole number, 0 or above")]
+    Whole,
+    #[error("this must be a whole number above 0")]
+    AboveZero,
     #[error("the number must be above 0")]
     NotPositive,
-    #[error("bounds are two numbers LOW,HIGH, or none; here are {found}")]
-    BoundsCount { found: usize },
+    #[error("bounds are two numbers LOW,HIGH, or none")]
+    BoundsCount,
     #[error("the first bound must be below the second")]
     BoundsOrder,
     #[error("a batch size is a whole number above 0, or auto")]
@@ -189,10 +198,8 @@ pub enum ValueError {
     EmptyPath,
     #[error("more than two file names; give one file, or two as SAMPLES,LABELS")]
     TooManyPaths,
-    #[error(
-        "`{text}` is no extent; a shape is whole numbers above 0, such as 3,224,224, without the batch axis"
-    )]
-    Extent { text: String },
+    #[error("a shape is whole numbers above 0, such as 3,224,224, without the batch axis")]
+    Shape,
     #[error("an attack is missing; `mohs list attacks` shows them")]
     NoAttack,
 }
