@@ -56,12 +56,12 @@ pub struct EvaluateArguments {
     /// The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
     #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
     pub data: DataPaths,
-    /// The name of the samples in an .npz file
-    #[arg(long, value_name = "KEY", default_value = "x", help_heading = "Data")]
-    pub x_key: String,
-    /// The name of the labels in an .npz file
-    #[arg(long, value_name = "KEY", default_value = "y", help_heading = "Data")]
-    pub y_key: String,
+    /// The name of the samples in an .npz file [default: x]
+    #[arg(long, value_name = "KEY", help_heading = "Data")]
+    pub x_key: Option<String>,
+    /// The name of the labels in an .npz file [default: y]
+    #[arg(long, value_name = "KEY", help_heading = "Data")]
+    pub y_key: Option<String>,
     /// The label's column in a .csv file, by name or by position from 0 [default: label]
     #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub label_column: Option<String>,

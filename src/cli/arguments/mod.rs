@@ -7,6 +7,7 @@ mod evaluate;
 mod tests;
 mod values;
 
+use crate::loss::Loss;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub use evaluate::{EvaluateArguments, ModelArguments, Normalization};
 use std::num::NonZeroUsize;
@@ -124,35 +125,11 @@ pub struct GradientArguments {
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
     /// The loss per sample, on the logits
-    #[arg(long, value_enum, default_value_t = LossName::CrossEntropy)]
-    pub loss: LossName,
+    #[arg(long, value_enum, default_value_t = Loss::CrossEntropy)]
+    pub loss: Loss,
     /// The runtime.
     #[command(flatten)]
     pub runtime: RuntimeArguments,
-}
-
-/// The losses that a gradient graph can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[non_exhaustive]
-pub enum LossName {
-    /// −log softmax(logits) at the label
-    CrossEntropy,
-    /// The largest other logit minus the label's
-    Margin,
-    /// Difference of logits ratio (Croce and Hein 2020)
-    Dlr,
-}
-
-impl LossName {
-    /// The name on the command line and in a graph's metadata.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            LossName::CrossEntropy => "cross-entropy",
-            LossName::Margin => "margin",
-            LossName::Dlr => "dlr",
-        }
-    }
 }
 
 /// Shows what a model is and whether it can be attacked.
@@ -162,14 +139,15 @@ impl LossName {
     long_about = "Shows a model's inputs, outputs, opset and parameters, and operator by operator whether mohs can differentiate \
         it. Nothing is written.",
     after_help = "Examples:
-  mohs inspect model.onnx"
+  mohs inspect model.onnx
+  mohs inspect model.onnx --tensors"
 )]
 pub struct InspectArguments {
     /// The ONNX file
     pub model: PathBuf,
-    /// The runtime.
-    #[command(flatten)]
-    pub runtime: RuntimeArguments,
+    /// List the names of the tensors inside, for --wrt
+    #[arg(long)]
+    pub tensors: bool,
 }
 
 /// Attacks two small models and shows their robustness side by side.

@@ -1,5 +1,6 @@
 //! Values of single arguments, each refused with its own reason.
 
+use crate::loss::Loss;
 use crate::threat::{Bounds, Epsilon, EpsilonError, Norm, parse_number};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -18,6 +19,21 @@ impl ValueEnum for Norm {
             Norm::Linf => "The largest absolute change of any element",
             Norm::L2 => "The Euclidean length of the change",
             Norm::L1 => "The sum of absolute changes",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+impl ValueEnum for Loss {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Loss::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Loss::CrossEntropy => "−log softmax(logits) at the label",
+            Loss::Margin => "The largest other logit minus the label's",
+            Loss::Dlr => "Difference of logits ratio (Croce and Hein 2020)",
         };
         Some(PossibleValue::new(self.name()).help(help))
     }
