@@ -8,7 +8,7 @@ mod tests;
 mod values;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{EvaluateArguments, ModelArguments, Normalization};
+pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use values::{BatchSize, DataPaths, Keep, Layout, Shape, ValueError};
