@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Read;
 use std::marker::PhantomData;
 
-/// Reads rows one by one: an iterator of [`SampleOutcome`]s or [`SummaryRow`]s that ends after the first error.
+/// Reads rows one by one: an iterator that ends after the first error.
 pub struct RowReader<R, T> {
     records: csv::StringRecordsIntoIter<R>,
     /// The name of the file, for messages.
