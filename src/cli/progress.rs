@@ -1,6 +1,7 @@
 //! A progress bar on stderr: what is done, how fast, how long it will take, how many samples broke.
 
 use super::arguments::Verbosity;
+use crate::report::number::{count, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -72,7 +73,7 @@ impl Drop for Progress {
     }
 }
 
-/// The text beside the bar: `120/450 · 8.4k gradients/s · 12 broken · 3s left`.
+/// The text beside the bar: `120/450 · 8400 gradients/s · 12 broken · 3s left`.
 fn describe(position: Position, elapsed: Duration) -> String {
     let Position {
         done,
@@ -92,33 +93,22 @@ fn describe(position: Position, elapsed: Duration) -> String {
     if done > 0 && done < total {
         // Rates differ between attacks, so this is a guess, but one that a reader can follow.
         let left = seconds * (total - done) as f64 / done as f64;
-        text.push_str(&format!(" · {} left", left_over(left)));
+        text.push_str(&format!(" · {} left", duration(left)));
     }
     text
 }
 
+/// One decimal where there are less than ten a second.
 fn rate(per_second: f64) -> String {
-    match per_second {
-        _ if per_second < 9.95 => format!("{per_second:.1}"),
-        _ if per_second < 999.5 => format!("{per_second:.0}"),
-        _ if per_second < 9_950.0 => format!("{:.1}k", per_second / 1e3),
-        _ if per_second < 999_500.0 => format!("{:.0}k", per_second / 1e3),
-        _ => format!("{:.1}M", per_second / 1e6),
+    if per_second < 9.95 {
+        return format!("{per_second:.1}");
     }
-}
-
-fn left_over(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "never negative; a float beyond the range gives the largest integer"
+        reason = "positive; a float beyond the range gives the largest integer"
     )]
-    let seconds = seconds.ceil() as u64;
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-    }
+    count(per_second.round() as u64)
 }
 
 #[cfg(test)]
@@ -136,7 +126,7 @@ mod tests {
     fn the_text_tells_rate_and_time_left() {
         assert_eq!(
             describe(POSITION, Duration::from_secs(10)),
-            "120/450 · 8.4k gradients/s · 12 broken · 28s left"
+            "120/450 · 8400 gradients/s · 12 broken · 28s left"
         );
         assert_eq!(
             describe(
@@ -168,14 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn times_and_rates_are_short() {
+    fn slow_rates_keep_a_decimal() {
         assert_eq!(
-            [0.0, 59.2, 61.0, 7_500.0].map(left_over),
-            ["0s", "1m00s", "1m01s", "2h05m"]
-        );
-        assert_eq!(
-            [0.5, 250.0, 9_940.0, 25_000.0, 2.5e6].map(rate),
-            ["0.5", "250", "9.9k", "25k", "2.5M"]
+            [0.5, 9.96, 250.4, 25_000.0].map(rate),
+            ["0.5", "10", "250", "25.0k"]
         );
     }
 

@@ -1,8 +1,9 @@
 //! Robustness curves side by side, in text: which model is robust, at a glance.
 
 use super::Style;
+use super::number::percent;
 use super::style::Role;
-use super::table::{WIDTH, epsilon, percent, shortened, symbol};
+use super::table::{WIDTH, epsilon, shortened, symbol};
 use crate::outcome::{Norm, Summary, SummaryRow};
 
 /// One model's curve.

@@ -7,7 +7,6 @@ use super::values::{
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;
-use clap::error::{Error, ErrorKind};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -161,27 +160,21 @@ impl EvaluateArguments {
     /// # Errors
     ///
     /// Where `--mean` and `--std` differ in length, or a radius is given twice.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), CheckError> {
         if self.mean.len() != self.std.len() {
-            return Err(usage(format!(
-                "--mean has {} and --std {}; give one of each per channel",
-                values(self.mean.len()),
-                values(self.std.len())
-            )));
+            return Err(CheckError::Lengths {
+                mean: self.mean.len(),
+                std: self.std.len(),
+            });
         }
         for (position, radius) in self.epsilon.iter().enumerate() {
             let mut earlier = self.epsilon.iter().take(position);
-            if let Some(twin) =
-                earlier.find(|twin| twin.value().to_bits() == radius.value().to_bits())
-            {
-                let message = if twin.text() == radius.text() {
-                    format!("--epsilon has {radius} twice; give each radius once")
-                } else {
-                    format!(
-                        "--epsilon has {twin} and {radius}, which are the same number; give each radius once"
-                    )
-                };
-                return Err(usage(message));
+            let same = |twin: &&Epsilon| twin.value().to_bits() == radius.value().to_bits();
+            if let Some(twin) = earlier.find(same) {
+                return Err(CheckError::RepeatedEpsilon {
+                    first: twin.text().to_owned(),
+                    second: radius.text().to_owned(),
+                });
             }
         }
         Ok(())
@@ -197,11 +190,26 @@ impl EvaluateArguments {
     }
 }
 
-fn values(count: usize) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} value{plural}")
-}
-
-fn usage(message: String) -> Error {
-    Error::raw(ErrorKind::ValueValidation, message + "\n")
+/// Why arguments that are fine alone do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// Means and standard deviations of different numbers of channels.
+    #[error("--mean has {mean} values and --std has {std}; give one of each per channel")]
+    Lengths {
+        /// The number of means.
+        mean: usize,
+        /// The number of standard deviations.
+        std: usize,
+    },
+    /// Two radii that are the same number.
+    #[error(
+        "--epsilon has `{first}` and `{second}`, which are the same radius; give each radius once"
+    )]
+    RepeatedEpsilon {
+        /// The first spelling.
+        first: String,
+        /// The second spelling.
+        second: String,
+    },
 }

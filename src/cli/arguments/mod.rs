@@ -9,7 +9,7 @@ mod values;
 
 use crate::loss::Loss;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{EvaluateArguments, ModelArguments, Normalization};
+pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use values::{BatchSize, DataPaths, Keep, Layout, Shape, ValueError};

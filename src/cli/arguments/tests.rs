@@ -632,12 +632,12 @@ fn each_bad_value_is_refused_with_its_reason() {
     error: invalid value '1/0' for '--epsilon <RADII>': a fraction cannot have the denominator zero
     error: invalid value '' for '--epsilon <RADII>': a number is missing; write a decimal such as 0.03 or a fraction such as 8/255
     error: invalid value '8/abc' for '--epsilon <RADII>': `abc` is no number; write a decimal such as 0.03 or a fraction such as 8/255
-    error: --epsilon has 8/255 twice; give each radius once
-    error: --epsilon has 0.5 and 1/2, which are the same number; give each radius once
+    --epsilon has `8/255` and `8/255`, which are the same radius; give each radius once
+    --epsilon has `0.5` and `1/2`, which are the same radius; give each radius once
     error: invalid value '1,0' for '--bounds <LOW,HIGH>': the first bound must be below the second
     error: invalid value '0' for '--bounds <LOW,HIGH>': bounds are two numbers LOW,HIGH, or none
     error: invalid value '0,inf' for '--bounds <LOW,HIGH>': the number is NaN, infinite or too large for float32
-    error: --mean has 2 values and --std 1 value; give one of each per channel
+    --mean has 2 values and --std has 1; give one of each per channel
     error: invalid value '0' for '--std <A,B,C>': the number must be above 0
     error: invalid value 'x' for '--mean <A,B,C>': `x` is no number; write a decimal such as 0.03 or a fraction such as 8/255
     error: the following required arguments were not provided:
