@@ -7,6 +7,7 @@
 pub mod loss;
 mod rule;
 pub mod rules;
+mod window;
 
 pub use rule::{Apply, Cotangents, Kind, Rule, Vjp};
 

@@ -4,7 +4,13 @@
 
 mod activation;
 mod arithmetic;
+mod conv;
+mod index;
+mod matmul;
+mod norm;
+mod pool;
 mod reduce;
+mod shape;
 mod softmax;
 mod zero;
 
@@ -14,7 +20,13 @@ use super::rule::Rule;
 pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
+    ("conv", conv::RULES),
+    ("index", index::RULES),
+    ("matmul", matmul::RULES),
+    ("norm", norm::RULES),
+    ("pool", pool::RULES),
     ("reduce", reduce::RULES),
+    ("shape", shape::RULES),
     ("softmax", softmax::RULES),
     ("zero", zero::RULES),
 ];
