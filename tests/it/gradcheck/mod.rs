@@ -4,6 +4,11 @@
 //! where it has that kernel.
 //! The identity holds for every u and v, so one random pair sees every entry of J.
 
+mod conv;
+mod matmul;
+mod norm;
+mod pool;
+
 use mohs::grad::vjp;
 use mohs::graph::{Attribute, Builder, Dim, Fact, Graph, ValueId};
 use mohs::model::trace::{BATCHES, trace};
@@ -14,7 +19,9 @@ use mohs::onnx::proto::{
 use mohs::onnx::{encode, from_tensor};
 use mohs::runtime::{Session, SessionOptions, Value};
 use mohs::tensor::{DType, Tensor};
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, Dimension as _, IxDyn};
+use proptest::prelude::ProptestConfig;
+use proptest::test_runner::RngSeed;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -522,6 +529,25 @@ pub fn run(model: &ModelProto, feeds: &[(String, Tensor)]) -> Vec<(String, Tenso
         .into_iter()
         .zip(outputs.iter().map(|value| value.to_tensor().unwrap()))
         .collect()
+}
+
+/// With a step that suits an operator which is linear in each of its operands: differences are exact but for rounding.
+pub fn linear(case: Case) -> Case {
+    Case {
+        step: 0.5,
+        tolerance: 3e-5,
+        ..case
+    }
+}
+
+/// The settings of property tests: so many draws, the same ones in every run.
+pub fn proptest_config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0),
+        ..ProptestConfig::default()
+    }
 }
 
 /// An array of doubles.
