@@ -508,7 +508,7 @@ fn value(tensor: Tensor) -> Value {
 /// Runs a model on operands and gives every output with its name.
 pub fn run(model: &ModelProto, feeds: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
     let mut session = Session::from_bytes(&encode(model), &session_options())
-        .unwrap_or_else(|error| panic!("{error}"));
+        .unwrap_or_else(|error| panic!("{error:?}"));
     let values: Vec<(String, Value)> = feeds
         .iter()
         .map(|(name, tensor)| (name.clone(), value(tensor.clone())))
@@ -524,7 +524,7 @@ pub fn run(model: &ModelProto, feeds: &[(String, Tensor)]) -> Vec<(String, Tenso
         .collect();
     let outputs = session
         .run(&inputs)
-        .unwrap_or_else(|error| panic!("{error}"));
+        .unwrap_or_else(|error| panic!("{error:?}"));
     names
         .into_iter()
         .zip(outputs.iter().map(|value| value.to_tensor().unwrap()))

@@ -36,7 +36,9 @@ fn batch_normalization_in_training_is_refused() {
         varied(&[3]),
         between(&[3], 0.5, 2.0),
     ];
-    let case = Case::new("BatchNormalization", inputs).int("training_mode", 1);
+    let case = Case::new("BatchNormalization", inputs)
+        .int("training_mode", 1)
+        .outputs(3);
     let reason = case.refusal();
     assert!(reason.contains("training mode"), "{reason}");
 }

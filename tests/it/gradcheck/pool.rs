@@ -234,7 +234,9 @@ fn global_pools_of_all_ranks() {
         &[N, 3, 1, 1],
     ] {
         linear(Case::new("GlobalAveragePool", vec![varied(shape)]).single()).check();
-        in_place(Case::new("GlobalMaxPool", vec![varied(shape)])).check();
+        // It has no double-precision kernel.
+        let case = Case::new("GlobalMaxPool", vec![varied(shape)]).single();
+        Case { step: 1e-3, ..case }.check();
     }
 }
 
