@@ -128,23 +128,30 @@ impl Geometry {
 
 #[test]
 fn conv_of_stride_one() {
-    for geometry in [
-        over(&[6], &[3]),
-        over(&[6], &[3]).pads(&[1, 1]),
-        over(&[6, 5], &[3, 2]).pads(&[1, 0, 2, 1]),
-        over(&[5, 5], &[1, 1]),
-        over(&[5, 5], &[1, 1]).pads(&[1, 2, 1, 0]),
-        over(&[7, 8], &[3, 3])
-            .dilations(&[2, 3])
-            .pads(&[2, 3, 2, 3]),
-        over(&[4, 5, 3], &[2, 3, 2]).pads(&[1, 1, 0, 0, 1, 1]),
-        // The padding is wider than the kernel: places that see nothing but padding.
-        over(&[3, 3], &[2, 2]).pads(&[3, 2, 2, 3]),
-        over(&[4], &[2]).dilations(&[2]).pads(&[5, 4]),
-        // One place alone.
-        over(&[4, 4], &[4, 4]),
-    ] {
-        geometry.check("Conv");
+    // Few input channels and many: the gradient takes another form.
+    for channels in [(2, 3), (9, 2)] {
+        for geometry in [
+            over(&[6], &[3]),
+            over(&[6], &[3]).pads(&[1, 1]),
+            over(&[6, 5], &[3, 2]).pads(&[1, 0, 2, 1]),
+            over(&[5, 5], &[1, 1]),
+            over(&[5, 5], &[1, 1]).pads(&[1, 2, 1, 0]),
+            over(&[7, 8], &[3, 3])
+                .dilations(&[2, 3])
+                .pads(&[2, 3, 2, 3]),
+            over(&[4, 5, 3], &[2, 3, 2]).pads(&[1, 1, 0, 0, 1, 1]),
+            // The padding is wider than the kernel: places that see nothing but padding.
+            over(&[3, 3], &[2, 2]).pads(&[3, 2, 2, 3]),
+            over(&[4], &[2]).dilations(&[2]).pads(&[5, 4]),
+            // One place alone.
+            over(&[4, 4], &[4, 4]),
+        ] {
+            Geometry {
+                channels,
+                ..geometry
+            }
+            .check("Conv");
+        }
     }
 }
 
@@ -329,14 +336,10 @@ fn axis() -> impl Strategy<Value = AxisDraw> {
 
 fn geometry() -> impl Strategy<Value = (Geometry, Vec<i64>)> {
     let axes = proptest::collection::vec(axis(), 1..4);
-    (
-        axes,
-        1_usize..4,
-        (1_usize..3, 1_usize..3),
-        any::<u64>(),
-        0_i64..4,
-    )
-        .prop_map(|(axes, groups, channels, seed, extra)| {
+    // More than eight channels take another form of the gradient than fewer.
+    let into = prop_oneof![1_usize..3, 9_usize..11];
+    (axes, 1_usize..4, (into, 1_usize..3), any::<u64>(), 0_i64..4).prop_map(
+        |(axes, groups, channels, seed, extra)| {
             let pick = |of: fn(&AxisDraw) -> i64| axes.iter().map(of).collect::<Vec<_>>();
             let geometry = Geometry {
                 input: axes.iter().map(|axis| axis.0).collect(),
@@ -354,7 +357,8 @@ fn geometry() -> impl Strategy<Value = (Geometry, Vec<i64>)> {
                 geometry,
                 most.into_iter().map(|most| most.min(extra)).collect(),
             )
-        })
+        },
+    )
 }
 
 proptest! {
