@@ -531,10 +531,7 @@ fn defaults() {
         (0, None, 0)
     );
     assert_eq!(arguments.batch_size, BatchSize::Auto);
-    assert_eq!(
-        (arguments.x_key.as_str(), arguments.y_key.as_str()),
-        ("x", "y")
-    );
+    assert_eq!((&arguments.x_key, &arguments.y_key), (&None, &None));
     assert_eq!(arguments.normalization(), None);
     assert_eq!(arguments.runtime.device, "auto");
 }
