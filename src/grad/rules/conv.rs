@@ -46,7 +46,9 @@ fn conv_transpose<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let (x, w, dy) = (n.x(0), n.x(1), n.dy());
     let window = Window::new(n, &kernel(n, w)?, &n.y(0).shape(), &x.shape())?;
     let side = n.string("auto_pad").unwrap_or("NOTSET");
-    let given = n.ints("output_shape").is_some_and(|shape| !shape.is_empty());
+    let given = n
+        .ints("output_shape")
+        .is_some_and(|shape| !shape.is_empty());
     let window = match (side, given) {
         ("NOTSET", false) => window.with_pads(n)?,
         ("VALID", false) => window,
@@ -201,7 +203,8 @@ impl Grids {
         if !n.wants(1)
             && let Some(tensor) = n.constant(1)
             && let Ok(groups) = usize::try_from(self.groups)
-            && let Some(tensor) = with_array!(&tensor, array => mirror(array, groups).map(Tensor::from))
+            && let Some(tensor) =
+                with_array!(&tensor, array => mirror(array, groups).map(Tensor::from))
         {
             // Not by `Builder::constant`, which would keep a second copy of every number in order to find equal constants.
             let id = n.builder().with_graph_mut(|graph| {
@@ -233,7 +236,8 @@ impl Grids {
         let (groups, channels) = (Dim::fixed(self.groups), self.weights[1]);
         let (samples, spatial) = (large.shape()[0], self.window.input());
         let axes = spatial.len();
-        let behind = |lead: [usize; 3]| -> Vec<usize> { lead.into_iter().chain(3..3 + axes).collect() };
+        let behind =
+            |lead: [usize; 3]| -> Vec<usize> { lead.into_iter().chain(3..3 + axes).collect() };
         let swap: Vec<usize> = [1, 0].into_iter().chain(2..2 + axes).collect();
         let large = large
             .reshape(&[&[samples, groups, channels], &spatial[..]].concat())
@@ -254,7 +258,9 @@ impl Grids {
         let mut shape = vec![channels, self.weights[0]];
         shape.extend(window.clone().map(|axis| Dim::fixed(taps(axis))));
         let fact = Fact::new(large.dtype(), shape);
-        let all = large.builder().node("Conv", &[large, small], &attributes, fact);
+        let all = large
+            .builder()
+            .node("Conv", &[large, small], &attributes, fact);
         let ranges: Vec<_> = window.map(|axis| (0, axis.kernel)).collect();
         refit(all, &ranges).transpose(&swap)
     }

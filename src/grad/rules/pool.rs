@@ -124,9 +124,16 @@ fn reciprocal_counts<'g>(n: &Vjp<'g>, window: &Window) -> Expr<'g> {
     };
     let ones = constant(&extents(|axis| axis.input), &|_| 1.0);
     let places = extents(|axis| axis.output);
-    let fact = Fact::new(dtype, places.iter().map(|&extent| Dim::fixed(extent)).collect());
+    let fact = Fact::new(
+        dtype,
+        places.iter().map(|&extent| Dim::fixed(extent)).collect(),
+    );
     let mean = builder.repeat(n.node(), &[Some(ones)], vec![fact])[0];
-    let coverage: Vec<Vec<i64>> = window.0.iter().map(|axis| axis.coverage().collect()).collect();
+    let coverage: Vec<Vec<i64>> = window
+        .0
+        .iter()
+        .map(|axis| axis.coverage().collect())
+        .collect();
     let taps = constant(&places, &|at| {
         let axes = coverage.iter().zip(&at[2..]);
         let taps: i64 = axes.map(|(axis, &place)| axis[place]).product();
@@ -147,7 +154,9 @@ fn power(n: &Vjp<'_>) -> Result<f64, String> {
     match n.int("p").unwrap_or(2) {
         #[expect(clippy::cast_precision_loss, reason = "no exponent is that large")]
         power if power >= 1 => Ok(power as f64),
-        power => Err(format!("its exponent p is {power}, and has to be 1 or more")),
+        power => Err(format!(
+            "its exponent p is {power}, and has to be 1 or more"
+        )),
     }
 }
 
@@ -167,7 +176,11 @@ fn share<'g>(dy: Expr<'g>, y: Expr<'g>, power: f64) -> Expr<'g> {
     if power == 1.0 {
         return dy;
     }
-    let divisor = if power == 2.0 { y } else { y.binary("Pow", power - 1.0) };
+    let divisor = if power == 2.0 {
+        y
+    } else {
+        y.binary("Pow", power - 1.0)
+    };
     (dy / y.gt(0.0).select(divisor, 1.0, y)).where_(y.gt(0.0))
 }
 
@@ -190,9 +203,15 @@ fn pool_window(n: &Vjp<'_>) -> Result<Window, String> {
 /// Adds the number of each place to every position that its window covers.
 fn spread<'g>(places: Expr<'g>, window: &Window) -> Expr<'g> {
     let axes = &window.0;
-    if axes.iter().all(|axis| axis.dilation == 1 && axis.kernel <= axis.stride) {
+    if axes
+        .iter()
+        .all(|axis| axis.dilation == 1 && axis.kernel <= axis.stride)
+    {
         spread_apart(places, window)
-    } else if axes.iter().all(|axis| axis.dilation == 1 && axis.stride == 1) {
+    } else if axes
+        .iter()
+        .all(|axis| axis.dilation == 1 && axis.stride == 1)
+    {
         spread_by_pool(places, window)
     } else {
         spread_by_transpose(places, window)

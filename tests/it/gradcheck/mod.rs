@@ -4,6 +4,9 @@
 //! where it has that kernel.
 //! The identity holds for every u and v, so one random pair sees every entry of J.
 
+mod index;
+mod shape;
+
 use mohs::grad::vjp;
 use mohs::graph::{Attribute, Builder, Dim, Fact, Graph, ValueId};
 use mohs::model::trace::{BATCHES, trace};
