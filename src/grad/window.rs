@@ -123,6 +123,48 @@ impl Window {
         self.0.iter().map(|axis| Dim::fixed(axis.input)).collect()
     }
 
+    /// Every place adds to the positions that its window covers, by a transposed convolution into the shape `to`.
+    pub(super) fn scatter<'g>(
+        &self,
+        places: Expr<'g>,
+        weights: Expr<'g>,
+        groups: i64,
+        to: &[Dim],
+    ) -> Expr<'g> {
+        let (mut pads, mut leftovers) = (Vec::new(), Vec::new());
+        let (mut produced, mut ranges) = (to[..2].to_vec(), Vec::new());
+        for axis in &self.0 {
+            // Equal padding on both sides, which every device takes, if rows left over make up for the difference; else all is computed and cut.
+            let leftover = axis.input + 2 * axis.before - axis.reach();
+            let fits = axis.reach() > 2 * axis.before
+                && (0..axis.stride.max(axis.dilation)).contains(&leftover);
+            if fits {
+                pads.push(axis.before);
+                leftovers.push(leftover);
+                produced.push(Dim::fixed(axis.input));
+                ranges.push((0, axis.input));
+            } else {
+                pads.push(0);
+                leftovers.push(0);
+                produced.push(Dim::fixed(axis.reach()));
+                ranges.push((axis.before, axis.input));
+            }
+        }
+        let attributes = [
+            ("group", Attribute::Int(groups)),
+            ("strides", self.attribute(|axis| axis.stride)),
+            ("dilations", self.attribute(|axis| axis.dilation)),
+            ("pads", Attribute::Ints([pads.clone(), pads].concat())),
+            ("output_padding", Attribute::Ints(leftovers)),
+        ];
+        let fact = Fact::new(places.dtype(), produced);
+        let operands = [places, weights];
+        let all = places
+            .builder()
+            .node("ConvTranspose", &operands, &attributes, fact);
+        refit(all, &ranges)
+    }
+
     /// One integer per axis, as an attribute.
     pub(super) fn attribute(&self, of: impl Fn(&Axis) -> i64) -> Attribute {
         Attribute::Ints(self.0.iter().map(of).collect())

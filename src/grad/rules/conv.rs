@@ -137,7 +137,7 @@ impl Grids {
         if self.window.0.iter().all(|axis| axis.stride == 1) {
             self.scatter_by_conv(n, small, to)
         } else {
-            self.scatter_by_transpose(small, n.x(1), to)
+            self.window.scatter(small, n.x(1), self.groups, to)
         }
     }
 
@@ -161,41 +161,6 @@ impl Grids {
         let operands = [refit(small, &ranges), self.mirrored(n)];
         let fact = Fact::new(small.dtype(), to.to_vec());
         n.builder().node("Conv", &operands, &attributes, fact)
-    }
-
-    fn scatter_by_transpose<'g>(&self, small: Expr<'g>, weights: Expr<'g>, to: &[Dim]) -> Expr<'g> {
-        let (mut pads, mut leftovers) = (Vec::new(), Vec::new());
-        let (mut produced, mut ranges) = (to[..2].to_vec(), Vec::new());
-        for axis in &self.window.0 {
-            // Equal padding on both sides, which every device takes, if rows left over make up for the difference; else all is computed and cut.
-            let leftover = axis.input + 2 * axis.before - axis.reach();
-            let fits = axis.reach() > 2 * axis.before
-                && (0..axis.stride.max(axis.dilation)).contains(&leftover);
-            if fits {
-                pads.push(axis.before);
-                leftovers.push(leftover);
-                produced.push(Dim::fixed(axis.input));
-                ranges.push((0, axis.input));
-            } else {
-                pads.push(0);
-                leftovers.push(0);
-                produced.push(Dim::fixed(axis.reach()));
-                ranges.push((axis.before, axis.input));
-            }
-        }
-        let attributes = [
-            ("group", Attribute::Int(self.groups)),
-            ("strides", self.window.attribute(|axis| axis.stride)),
-            ("dilations", self.window.attribute(|axis| axis.dilation)),
-            ("pads", Attribute::Ints([pads.clone(), pads].concat())),
-            ("output_padding", Attribute::Ints(leftovers)),
-        ];
-        let fact = Fact::new(small.dtype(), produced);
-        let operands = [small, weights];
-        let all = small
-            .builder()
-            .node("ConvTranspose", &operands, &attributes, fact);
-        refit(all, &ranges)
     }
 
     /// The weights with every axis of taps reversed, and the channels of each group exchanged.

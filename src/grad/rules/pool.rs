@@ -1,10 +1,10 @@
 //! Pools over windows and over all positions.
 
 use crate::grad::rule::{Cotangents, Rule, Vjp};
-use crate::grad::window::{Window, refit};
-use crate::graph::{Attribute, Attributes, Dim, Dims, Expr, Fact};
+use crate::grad::window::Window;
+use crate::graph::{Attributes, Dim, Dims, Expr, Fact};
 use crate::tensor::{DType, Tensor};
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, Dimension, IxDyn};
 
 pub(super) const RULES: &[Rule] = &[
     // y_p = max over t of x_{p,t} ⇒ x̄ += ȳ_p at the first maximum of each window in row-major order, as PyTorch.
@@ -68,11 +68,22 @@ fn product(n: &Vjp<'_>, extents: &[Dim]) -> Result<i64, String> {
 }
 
 fn max_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
-    let (x, y, Some(dy)) = (n.x(0), n.y(0), n.optional_dy(0)) else {
+    let Some(dy) = n.optional_dy(0) else {
         return Ok(Vec::new());
     };
+    let (x, y) = (n.x(0), n.y(0));
+    if let Some(axis) = pool_window(n)?
+        .0
+        .into_iter()
+        .find(|axis| axis.coverage().any(|taps| taps == 0))
+    {
+        return Err(format!(
+            "a window lies wholly in its padding (extent {}, kernel {}, dilation {}): it has no maximum",
+            axis.input, axis.kernel, axis.dilation
+        ));
+    }
     let row_major = n.int("storage_order").unwrap_or(0) == 0;
-    let indices = match n.optional_y(1).filter(|_| row_major) {
+    let indices = match n.outputs.get(1).copied().flatten().filter(|_| row_major) {
         Some(indices) => indices,
         None => {
             let mut node = n.node().clone();
@@ -83,12 +94,11 @@ fn max_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         }
     };
     // Indices count over the whole tensor, samples and channels included.
-    let all = |shape: &[Dim]| -> Result<[Dim; 1], String> {
-        let rest = shape.get(1..).unwrap_or_default();
-        let samples = shape.first().copied().unwrap_or(Dim::ONE);
-        Ok([samples.times(product(n, rest)?)])
+    let whole = |shape: &[Dim]| -> Result<[Dim; 1], String> {
+        let (lead, spatial) = split(shape)?;
+        Ok([lead[0].times(n.fixed(lead[1])? * product(n, spatial)?)])
     };
-    let (inputs, outputs) = (all(&x.shape())?, all(&y.shape())?);
+    let (inputs, outputs) = (whole(&x.shape())?, whole(&y.shape())?);
     let zeros = n.builder().full(dy.dtype(), &inputs, 0.0);
     let sum = zeros.scatter_add(indices.reshape(&outputs), dy.reshape(&outputs), 0);
     n.only(sum.reshape_like(x))
@@ -102,50 +112,41 @@ fn average_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         let taps = taps as f64;
         n.dy() / taps
     } else {
-        n.dy() * reciprocal_counts(n, &window)
+        n.dy() * reciprocal_counts(n, &window)?
     };
-    n.only(spread(share, &window))
+    n.only(spread(n, share, &window)?)
 }
 
 /// 1 / count for each place: what the node makes of ones, over the number of taps that met them.
 ///
-/// So the counts are those that the runtime itself divides by; they depend on `count_include_pad`, on `ceil_mode`, and on the device at the edges.
-/// The node is applied to a constant, and folded when the graph is loaded.
-fn reciprocal_counts<'g>(n: &Vjp<'g>, window: &Window) -> Expr<'g> {
-    let builder = n.builder();
-    let extents = |of: fn(&crate::grad::window::Axis) -> i64| -> Vec<i64> {
-        [1, 1].into_iter().chain(window.0.iter().map(of)).collect()
-    };
-    let dtype = n.dy().dtype();
-    let constant = |shape: &[i64], value: &dyn Fn(&[usize]) -> f32| {
-        let shape: Vec<usize> = shape.iter().map(|&extent| extent as usize).collect();
-        let array = ArrayD::from_shape_fn(IxDyn(&shape), |at| value(at.slice()));
-        builder.constant(&Tensor::F32(array)).cast(dtype)
-    };
-    let ones = constant(&extents(|axis| axis.input), &|_| 1.0);
-    let places = extents(|axis| axis.output);
-    let fact = Fact::new(
-        dtype,
-        places.iter().map(|&extent| Dim::fixed(extent)).collect(),
-    );
-    let mean = builder.repeat(n.node(), &[Some(ones)], vec![fact])[0];
-    let coverage: Vec<Vec<i64>> = window
+/// So the counts are those that the runtime itself divides by, whatever `count_include_pad` and `ceil_mode` mean to it at the edges.
+/// The node is applied to a constant here, and therefore folded when the graph is loaded.
+fn reciprocal_counts<'g>(n: &Vjp<'g>, window: &Window) -> Result<Expr<'g>, String> {
+    let like = n.dy();
+    let one_sample = |shape: Dims| [&[Dim::ONE; 2], &shape[2..]].concat();
+    let (inputs, places) = (one_sample(n.shape()), one_sample(like.shape()));
+    let ones = filled(n, &extents(n, &inputs)?, &|_| 1.0).cast_like(like);
+    let fact = Fact::new(like.dtype(), places.clone());
+    let mean = n.builder().repeat(n.node(), &[Some(ones)], vec![fact])[0];
+    let coverage: Vec<Vec<f32>> = window
         .0
         .iter()
-        .map(|axis| axis.coverage().collect())
+        .map(|axis| {
+            #[expect(clippy::cast_precision_loss, reason = "no window is that large")]
+            axis.coverage().map(|taps| taps.max(1) as f32).collect()
+        })
         .collect();
-    let taps = constant(&places, &|at| {
-        let axes = coverage.iter().zip(&at[2..]);
-        let taps: i64 = axes.map(|(axis, &place)| axis[place]).product();
-        taps.max(1) as f32
+    let taps = filled(n, &extents(n, &places)?, &|place| {
+        let axes = coverage.iter().zip(place.iter().skip(2));
+        axes.map(|(axis, &place)| axis[place]).product()
     });
-    mean / taps
+    Ok(mean / taps.cast_like(like))
 }
 
 fn lp_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let power = power(n)?;
     let window = pool_window(n)?;
-    let shares = spread(share(n.dy(), n.y(0), power), &window);
+    let shares = spread(n, share(n.dy(), n.y(0), power), &window)?;
     n.only(slope(n.x(0), power) * shares)
 }
 
@@ -200,68 +201,26 @@ fn pool_window(n: &Vjp<'_>) -> Result<Window, String> {
     }
 }
 
-/// Adds the number of each place to every position that its window covers.
-fn spread<'g>(places: Expr<'g>, window: &Window) -> Expr<'g> {
-    let axes = &window.0;
-    if axes
-        .iter()
-        .all(|axis| axis.dilation == 1 && axis.kernel <= axis.stride)
-    {
-        spread_apart(places, window)
-    } else if axes
-        .iter()
-        .all(|axis| axis.dilation == 1 && axis.stride == 1)
-    {
-        spread_by_pool(places, window)
-    } else {
-        spread_by_transpose(places, window)
-    }
+/// Adds the number of each place to every position that its window covers: a transposed convolution with ones, channel by channel.
+fn spread<'g>(n: &Vjp<'g>, places: Expr<'g>, window: &Window) -> Result<Expr<'g>, String> {
+    let channels = places.shape()[1];
+    let mut weights = vec![channels, Dim::ONE];
+    weights.extend(window.0.iter().map(|axis| Dim::fixed(axis.kernel)));
+    let ones = filled(n, &extents(n, &weights)?, &|_| 1.0).cast_like(places);
+    Ok(window.scatter(places, ones, n.fixed(channels)?, &n.shape()))
 }
 
-/// The shape of the input that a window slides over.
-fn input_shape(places: Expr<'_>, window: &Window) -> Dims {
-    [&places.shape()[..2], &window.input()].concat()
+/// The numbers of a shape that has to be fixed.
+fn extents(n: &Vjp<'_>, shape: &[Dim]) -> Result<Vec<usize>, String> {
+    let extent = |&dim: &Dim| {
+        let extent = n.fixed(dim)?;
+        usize::try_from(extent).map_err(|_| format!("its extent {extent} is negative"))
+    };
+    shape.iter().map(extent).collect()
 }
 
-/// [`spread`] for windows that do not overlap: each number is repeated over its window.
-fn spread_apart<'g>(places: Expr<'g>, window: &Window) -> Expr<'g> {
-    let lead = &places.shape()[..2];
-    let (mut apart, mut filled, mut joined) = (lead.to_vec(), lead.to_vec(), lead.to_vec());
-    let (mut gap, mut ranges) = (vec![0, 0], Vec::new());
-    for axis in &window.0 {
-        apart.extend([Dim::fixed(axis.output), Dim::ONE]);
-        filled.extend([axis.output, axis.kernel].map(Dim::fixed));
-        gap.extend([0, axis.stride - axis.kernel]);
-        joined.push(Dim::fixed(axis.output * axis.stride));
-        ranges.push((axis.before, axis.input));
-    }
-    let filled = places.reshape(&apart).expand(&filled);
-    let spaced = filled.pad(&vec![0; gap.len()], &gap).reshape(&joined);
-    refit(spaced, &ranges)
-}
-
-/// [`spread`] for windows at every position: the sum over the mirrored window, by the pool that runs fast everywhere.
-fn spread_by_pool<'g>(places: Expr<'g>, window: &Window) -> Expr<'g> {
-    let (mut ranges, mut pads) = (Vec::new(), Vec::new());
-    let taps: i64 = window.0.iter().map(|axis| axis.kernel).product();
-    for axis in &window.0 {
-        // Zeros around, by hand where the pool would refuse them because they are as many as its taps.
-        let front = axis.kernel - 1 - axis.before;
-        ranges.push((-front, axis.input + axis.kernel - 1));
-        pads.push(0);
-    }
-    let _ = pads;
-    let attributes = [("kernel_shape", window.attribute(|axis| axis.kernel))];
-    let fact = Fact::new(places.dtype(), input_shape(places, window));
-    let mean = places
-        .builder()
-        .node("AveragePool", &[refit(places, &ranges)], &attributes, fact);
-    #[expect(clippy::cast_precision_loss, reason = "no window is that large")]
-    let taps = taps as f64;
-    mean * taps
-}
-
-/// [`spread`] by a transposed convolution with ones, channel by channel.
-fn spread_by_transpose<'g>(places: Expr<'g>, window: &Window) -> Expr<'g> {
-    todo!()
+/// A constant with a number for each place.
+fn filled<'g>(n: &Vjp<'g>, shape: &[usize], number: &dyn Fn(&[usize]) -> f32) -> Expr<'g> {
+    let array = ArrayD::from_shape_fn(IxDyn(shape), |place| number(place.slice()));
+    n.builder().constant(&Tensor::F32(array))
 }

@@ -4,8 +4,13 @@
 //! where it has that kernel.
 //! The identity holds for every u and v, so one random pair sees every entry of J.
 
+mod activation;
+mod arithmetic;
+mod half_precision;
 mod index;
+mod reduce;
 mod shape;
+mod softmax;
 
 use mohs::grad::vjp;
 use mohs::graph::{Attribute, Builder, Dim, Fact, Graph, ValueId};
@@ -258,6 +263,7 @@ impl Case {
     /// An array in the case's type.
     pub fn typed(&self, array: &ArrayD<f64>) -> Tensor {
         match self.dtype {
+            DType::F16 => array.mapv(half::f16::from_f64).into(),
             DType::F32 => array.mapv(|value| value as f32).into(),
             _ => array.clone().into(),
         }
