@@ -27,7 +27,6 @@ fn gather_adds_up_where_indices_repeat() {
             .check();
         linear("Gather", vec![varied(&[N, 2, 4]), indices])
             .int("axis", -1)
-            .opset(13)
             .check();
     }
     for indices in both(&[2, 3], &[0, 1, 1, 3, -4, 2]) {
