@@ -200,3 +200,34 @@ fn compress_goes_back_to_the_places_it_took() {
         0.0,
     );
 }
+
+/// Entries far enough apart that a small step changes no order.
+fn apart(shape: &[usize]) -> Input {
+    let count: usize = shape.iter().product();
+    let values: Vec<f64> = (0..count).map(|i| (i * 7 % count) as f64).collect();
+    Input::Fixed(array(shape, &values))
+}
+
+#[test]
+fn top_k_goes_back_to_the_places_it_took() {
+    let case = |shape: &[usize], k: i64| Case {
+        step: 0.1,
+        ..linear("TopK", vec![apart(shape), ints(&[k])])
+    };
+    case(&[3, 5], 2).outputs(2).check();
+    case(&[4, 5], 3).int("axis", 0).outputs(2).check();
+    case(&[3, 5], 2).int("largest", 0).outputs(2).check();
+    case(&[2, 3, 5], 2)
+        .int("axis", -2)
+        .int("sorted", 0)
+        .outputs(2)
+        .check();
+}
+
+#[test]
+fn top_k_gives_a_tie_to_the_entry_it_chose() {
+    let tied = Input::Fixed(array(&[1, 3], &[1.0, 2.0, 2.0]));
+    let case = linear("TopK", vec![tied, ints(&[1])]).outputs(2);
+    let found = case.gradients(&[array(&[1, 1], &[3.0])], 1);
+    assert_close(&found.cotangents[0], &[0.0, 3.0, 0.0], 0.0);
+}

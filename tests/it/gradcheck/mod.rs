@@ -469,7 +469,7 @@ impl Case {
 }
 
 /// The declaration of an input; `None` for an extent that is dynamic.
-fn info(name: &str, dtype: DType, shape: &[Option<usize>]) -> ValueInfoProto {
+pub fn info(name: &str, dtype: DType, shape: &[Option<usize>]) -> ValueInfoProto {
     let dim = |extent: &Option<usize>| Dimension {
         value: Some(match extent {
             Some(extent) => DimensionValue::DimValue(*extent as i64),
