@@ -1,6 +1,7 @@
 //! The integration tests, in one binary.
 
 mod gradcheck;
+mod lift;
 mod references;
 
 /// Loads ONNX Runtime, once for all tests.

@@ -23,6 +23,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule::new("ScatterElements", scatter_elements),
     Rule::new("ScatterND", scatter_nd),
     Rule::new("Compress", compress),
+    Rule::new("TopK", top_k),
 ];
 
 // y = x at the indices along an axis ⇒ x̄ = Σ over the places of y that read an entry.
@@ -219,4 +220,21 @@ fn compress<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let dx = put_back(n.dy(), &taken, axis, n.fixed(flat[axis])?);
     let dx = dx.ok_or("its condition is longer than the axis")?;
     n.only(dx.reshape(&shape))
+}
+
+// y = the k largest (or smallest) entries of x ⇒ ȳ back at their places; among equal entries the one that the forward pass chose has it.
+fn top_k<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let axis = n.axis(n.int("axis").unwrap_or(-1), n.shape().len())?;
+    let indices = n.node().output(1).map(|_| n.y(1));
+    let indices = indices.ok_or("its second result, the indices, has no name")?;
+    // No place is taken twice: nothing has to be added.
+    let attributes = [(
+        "axis",
+        Attribute::Int(i64::try_from(axis).unwrap_or_default()),
+    )];
+    let operands = [n.x(0).zeros_like(), indices, n.dy()];
+    n.only(
+        n.builder()
+            .node("ScatterElements", &operands, &attributes, n.x(0).fact()),
+    )
 }

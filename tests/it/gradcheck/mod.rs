@@ -8,10 +8,12 @@ mod activation;
 mod arithmetic;
 mod conv;
 mod half_precision;
+mod index;
 mod matmul;
 mod norm;
 mod pool;
 mod reduce;
+mod shape;
 mod softmax;
 
 use mohs::grad::vjp;
@@ -473,7 +475,7 @@ impl Case {
 }
 
 /// The declaration of an input; `None` for an extent that is dynamic.
-fn info(name: &str, dtype: DType, shape: &[Option<usize>]) -> ValueInfoProto {
+pub fn info(name: &str, dtype: DType, shape: &[Option<usize>]) -> ValueInfoProto {
     let dim = |extent: &Option<usize>| Dimension {
         value: Some(match extent {
             Some(extent) => DimensionValue::DimValue(*extent as i64),
