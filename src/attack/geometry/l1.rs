@@ -57,9 +57,8 @@ pub(super) fn project<'a>(context: &Context<'a>, point: Array<'a>) -> Array<'a> 
     let mut threshold = too_small;
     for _ in 0..ITERATIONS {
         let beyond = size - threshold;
-        let kept = beyond.clamp(0.0, room);
-        let excess = kept.sum() - epsilon;
-        let free = room.gt(beyond).select(kept.sign(), 0.0).sum();
+        let excess = beyond.clamp(0.0, room).sum() - epsilon;
+        let free = (beyond.gt(0.0) * room.gt(beyond)).sum();
         let too_long = excess.gt(0.0);
         too_small = too_long.select(threshold, too_small);
         excess_there = too_long.select(excess, excess_there);
