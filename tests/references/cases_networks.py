@@ -216,8 +216,9 @@ def kinks_max_pool():
     return Body(nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), nn.MaxPool2d(2, stride=1)), 18)
 
 
-@case("legacy13", "dynamo18", shape=(2, 6, 6), kind="integers")
+@case("legacy13", shape=(2, 6, 6), kind="integers")
 def kinks_global_max_pool():
+    # The torch.export-based exporter writes ReduceMax, where ties are another matter.
     return Body(lambda x: functional.adaptive_max_pool2d(x, 1), 2)
 
 

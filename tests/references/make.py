@@ -164,7 +164,7 @@ def exported(case, out):
 def made_by_hand(case, out):
     """Makes the files of one case whose ONNX graph is written node by node."""
     generator = torch.Generator().manual_seed(zlib.crc32(case.name.encode()))
-    x = torch.randn((3, *case.shape), generator=generator)
+    x = input_of(case, generator)
     labels = torch.randint(0, case.classes, (3,), generator=generator)
     module, model = case.build(generator)
     path = out / f"{case.name}.onnx"
