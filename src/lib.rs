@@ -2,7 +2,7 @@
 //!
 //! The modules are floors; each may use only those above it in this list (`ARCHITECTURE.md` has the table):
 //!
-//! - values: [`tensor`], [`rng`], [`threat`], [`outcome`]
+//! - values: [`tensor`], [`rng`], [`threat`], [`loss`], [`outcome`]
 //! - edges of the world and pure algorithms: [`onnx`], [`data`], [`attack`], [`report`]
 //! - the graph: [`graph`]
 //! - derivatives and execution: [`grad`], [`runtime`]
@@ -16,6 +16,7 @@ pub mod data;
 pub mod evaluate;
 pub mod grad;
 pub mod graph;
+pub mod loss;
 pub mod model;
 pub mod onnx;
 pub mod outcome;

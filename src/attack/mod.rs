@@ -3,18 +3,94 @@
 //! An attack is two functions, `init` and `step` ([`Attack`]): it sees no model, no session, no batch and no loop.
 //! The engine (`evaluate`) owns the loop; `model::program` fuses the step with the gradient graph.
 //! One file per attack; [`ATTACKS`] is the table that the command line, the documentation and the reports read.
+//! What attacks have in common (directions, projections) is in [`geometry`].
+//! Start at [`AttackPlan::parse`] for the attacks that a user asked for, at [`Attack`] to write one.
 
 pub mod array;
+mod error;
+mod fgm;
+mod fgsm;
+pub mod geometry;
+pub mod host;
+#[cfg(test)]
+mod linear;
+mod pgd;
+mod plan;
+mod spec;
+
+pub use crate::loss::Loss;
+pub use error::Error;
+pub use fgm::Fgm;
+pub use fgsm::Fgsm;
+pub use pgd::Pgd;
+pub use plan::AttackPlan;
+pub use spec::{AttackSpec, Parameter, markdown};
 
 use crate::threat::Norm;
 use array::Array;
+use std::fmt;
+
+/// Every attack, in the order in which they are listed.
+pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC];
+
+/// An attack with its parameters set: where to start, and how to get from one point to the next.
+///
+/// Both functions are pure, and treat every sample by itself: nothing that one sample gets may depend on another.
+/// They only describe the computation on [`Array`] handles; what runs it, and on what, is not their concern.
+pub trait Attack: fmt::Debug + Send + Sync {
+    /// The name on the command line and in reports.
+    fn name(&self) -> &'static str;
+
+    /// The name with every parameter that differs from its default, as [`AttackPlan::parse`] reads it: `pgd:steps=20`.
+    fn label(&self) -> String;
+
+    /// How many steps, each with one gradient evaluation, one restart takes; at least 1.
+    fn steps(&self) -> u32;
+
+    /// How often the attack is run on a sample that it has not broken yet; at least 1.
+    fn restarts(&self) -> u32 {
+        1
+    }
+
+    /// Whether `init` is to be given noise.
+    fn random_start(&self) -> bool {
+        false
+    }
+
+    /// The loss whose gradient the attack follows, upwards.
+    fn loss(&self) -> Loss;
+
+    /// The length of a step where the ball's radius is `epsilon`.
+    fn step_size(&self, epsilon: f64) -> f64;
+
+    /// Refuses norms that the attack is not made for.
+    ///
+    /// # Errors
+    /// [`Error::Norm`], which says what to use instead.
+    fn check_norm(&self, _norm: Norm) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The arrays that the attack keeps between steps, in the order in which `init`, `step` and [`Next`] have them.
+    fn state(&self) -> &'static [StateArray] {
+        &[]
+    }
+
+    /// The first point and the first state.
+    ///
+    /// `noise` is a point of the ball of radius 1 for each sample ([`Norm::draw`]), and there where [`Attack::random_start`] says so.
+    fn init<'a>(&self, context: &Context<'a>, noise: Option<Array<'a>>) -> Start<'a>;
+
+    /// The point and the state after the model was evaluated at `pass.point`.
+    fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a>;
+}
 
 /// What a step may look at beside the attack's own state. All arrays are per slot.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// The norm of the threat model.
     pub norm: Norm,
-    /// The clean sample, `[n, d]`.
+    /// The clean sample, `[n, d]`, within the bounds.
     pub clean: Array<'a>,
     /// The smallest valid value (−∞ where there is none).
     pub low: Array<'a>,
@@ -35,4 +111,68 @@ pub struct Pass<'a> {
     pub gradient: Array<'a>,
     /// The sample's loss there, `[n, 1]`.
     pub loss: Array<'a>,
+}
+
+/// One array of an attack's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateArray {
+    /// Its name, unique within the attack.
+    pub name: &'static str,
+    /// What it has a number for.
+    pub extent: Extent,
+}
+
+/// What an array has a number for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Each element of each sample: `[n, d]`.
+    Element,
+    /// Each sample: `[n, 1]`.
+    Sample,
+}
+
+/// Where an attack starts.
+#[derive(Debug, Clone)]
+pub struct Start<'a> {
+    /// The first point, `[n, d]`, in the ball and the bounds.
+    pub point: Array<'a>,
+    /// The first state, one array for each of [`Attack::state`].
+    pub state: Vec<Array<'a>>,
+}
+
+/// Where an attack goes next.
+#[derive(Debug, Clone)]
+pub struct Next<'a> {
+    /// The next point, `[n, d]`, in the ball and the bounds.
+    pub point: Array<'a>,
+    /// The next state, one array for each of [`Attack::state`].
+    pub state: Vec<Array<'a>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attack file that nobody lists is found by the compiler (dead code); one that is no module at all is found here.
+    #[test]
+    fn every_listed_name_is_unique_and_built_by_its_own_entry() {
+        for (position, spec) in ATTACKS.iter().enumerate() {
+            assert!(
+                ATTACKS[..position]
+                    .iter()
+                    .all(|other| other.name != spec.name)
+            );
+            let attack = (spec.build)(toml::Table::new()).unwrap();
+            assert_eq!(attack.name(), spec.name);
+            assert_eq!(attack.label(), spec.name);
+        }
+    }
+
+    #[test]
+    fn loss_names_are_those_that_parameters_take() {
+        for loss in [Loss::CrossEntropy, Loss::Margin, Loss::Dlr] {
+            let value = toml::Value::try_from(loss).unwrap();
+            assert_eq!(value.as_str(), Some(loss.name()));
+        }
+    }
 }

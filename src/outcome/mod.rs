@@ -1,9 +1,16 @@
 //! The records that an evaluation produces: what `samples.csv` and `summary.csv` hold.
 //!
-//! Plain data; nothing here computes or writes.
+//! Plain data, and the arithmetic that turns [`SampleOutcome`]s into [`SummaryRow`]s: start at [`Accumulator`].
+//! Knows nothing of models, tensors or files.
 
-use crate::threat::Norm;
+mod accumulator;
+mod sample_set;
+mod statistics;
+
+pub use crate::threat::{Epsilon, Norm};
+pub use accumulator::{Accumulator, Run, SummaryError, WORST_CASE};
 use serde::{Deserialize, Serialize};
+pub use statistics::{Interval, clopper_pearson};
 
 /// One row of `samples.csv`: what one attack at one ε did to one sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,13 +58,13 @@ pub struct SummaryRow {
     pub norm: Norm,
     /// The radius of the ball, in the units of the data.
     pub epsilon: f64,
-    /// Steps per restart.
+    /// Steps per restart; in a `worst-case` row, added up over the attacks.
     pub steps: u32,
-    /// Restarts per sample.
+    /// Restarts per sample; in a `worst-case` row, added up over the attacks.
     pub restarts: u32,
     /// The number of samples.
     pub samples: u64,
-    /// The share of samples that the model gets right clean.
+    /// The share of samples that the model gets right clean; NaN (an empty field) where there are no samples.
     pub clean_accuracy: f64,
     /// The share of samples that are right clean and that no attack broke.
     pub robust_accuracy: f64,
@@ -65,7 +72,7 @@ pub struct SummaryRow {
     pub robust_accuracy_low: f64,
     /// Upper end of that interval.
     pub robust_accuracy_high: f64,
-    /// Broken samples as a share of those right clean.
+    /// Broken samples as a share of those right clean; NaN (an empty field) where none is right.
     pub attack_success_rate: f64,
     /// Mean ℓ∞ norm of the perturbations of the broken samples; NaN (an empty field) where none is broken.
     pub mean_linf: f64,
@@ -75,4 +82,33 @@ pub struct SummaryRow {
     pub gradient_evaluations: u64,
     /// Wall-clock seconds.
     pub seconds: f64,
+}
+
+/// The rows of `summary.csv`, and ε as the user wrote it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Summary {
+    /// One row per attack × ε, then the `worst-case` rows.
+    pub rows: Vec<SummaryRow>,
+    /// The radii as they were asked for; may be empty, as it is for rows that were read from a file.
+    pub epsilons: Vec<Epsilon>,
+}
+
+impl Summary {
+    /// A short spelling of a row's ε: the user's own where it is known.
+    #[must_use]
+    pub fn epsilon_text(&self, value: f64) -> String {
+        #[expect(
+            clippy::float_cmp,
+            reason = "a row carries the very number that was parsed"
+        )]
+        let asked = self
+            .epsilons
+            .iter()
+            .find(|epsilon| epsilon.value() == value);
+        match asked {
+            Some(epsilon) => epsilon.text().to_owned(),
+            None => Epsilon::try_from(value)
+                .map_or_else(|_| value.to_string(), |epsilon| epsilon.text().to_owned()),
+        }
+    }
 }

@@ -1,1 +1,11 @@
-//! Renderers of results; they do no I/O.
+//! Renderers of results: records in, bytes or text out.
+//!
+//! They open no files, measure nothing and know nothing of the engine: a writer or a string is all they see.
+//! Start at [`csv`] for the files, at [`table`] and [`chart`] for the terminal.
+
+pub mod chart;
+pub mod csv;
+mod style;
+pub mod table;
+
+pub use style::Style;

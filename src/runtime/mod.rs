@@ -1,1 +1,26 @@
-//! ONNX Runtime: finding it, loading it, running sessions.
+//! Execution on ONNX Runtime: the library, devices, sessions and their values.
+//!
+//! The only module that knows the crate `ort` (and, beside it, the loader of shared libraries).
+//! It runs models and knows nothing of gradients or attacks.
+//! Start at [`initialize`], which finds the library or provides it, then at [`Session`]; [`doctor`] tells a user what was found.
+
+mod cuda;
+mod device;
+pub mod doctor;
+mod error;
+mod library;
+mod logging;
+mod place;
+mod provide;
+mod search;
+mod session;
+mod tiny;
+mod value;
+
+pub use device::{Device, ParseDeviceError, providers, resolve};
+pub use error::Error;
+pub use library::{Library, LibraryOptions, initialize, version};
+pub use place::{Finding, Origin, Rejection, Searched};
+pub use provide::PINNED_VERSION;
+pub use session::{Optimization, Port, Session, SessionOptions};
+pub use value::{Value, ValueElement};

@@ -1,1 +1,10 @@
+//! The integration tests, in one binary.
 
+mod gradcheck;
+mod references;
+
+/// Loads ONNX Runtime, once for all tests.
+fn runtime_ready() {
+    mohs::runtime::initialize(&mohs::runtime::LibraryOptions::default())
+        .unwrap_or_else(|error| panic!("{error}"));
+}

@@ -1,0 +1,276 @@
+//! The attacks that a user asked for.
+
+use super::spec::{did_you_mean, list};
+use super::{ATTACKS, Attack, AttackSpec, Error};
+use crate::threat::{Norm, parse_number};
+use std::sync::Arc;
+use toml::{Table, Value};
+
+/// The attacks of one evaluation, in the order in which they were asked for; at least one, no two alike.
+#[derive(Debug, Clone)]
+pub struct AttackPlan {
+    attacks: Vec<Arc<dyn Attack>>,
+}
+
+impl AttackPlan {
+    /// A plan of attacks that are already made.
+    ///
+    /// # Errors
+    /// Where there is none, or where two have the same label.
+    pub fn new(attacks: Vec<Arc<dyn Attack>>) -> Result<Self, Error> {
+        if attacks.is_empty() {
+            return Err(Error::Empty { known: known() });
+        }
+        for (position, attack) in attacks.iter().enumerate() {
+            let label = attack.label();
+            if attacks.iter().take(position).any(|a| a.label() == label) {
+                return Err(Error::Duplicate { label });
+            }
+        }
+        Ok(AttackPlan { attacks })
+    }
+
+    /// Reads a list such as `fgsm,fgm,pgd:steps=40,restarts=5`.
+    ///
+    /// Attacks are separated by commas, each with its own parameters after a colon; an item with `=` and no colon before it belongs to
+    /// the attack before it. Values are integers, decimals, fractions (`2/255`), `true`, `false` and words.
+    ///
+    /// # Errors
+    /// Where a name, a parameter or a value is not known or not allowed; each message lists what is.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut items: Vec<(&str, Table)> = Vec::new();
+        for item in text.split(',').map(str::trim).filter(|i| !i.is_empty()) {
+            let parameter = match item.split_once(':') {
+                Some((name, first)) => {
+                    items.push((name.trim(), Table::new()));
+                    first
+                }
+                None if item.contains('=') => item,
+                None => {
+                    items.push((item, Table::new()));
+                    continue;
+                }
+            };
+            let Some((attack, table)) = items.last_mut() else {
+                return Err(Error::NoAttackBefore {
+                    item: item.to_owned(),
+                });
+            };
+            add_parameter(attack, table, parameter)?;
+        }
+        let attacks = items
+            .into_iter()
+            .map(|(name, table)| (find(name)?.build)(table))
+            .collect::<Result<_, _>>()?;
+        AttackPlan::new(attacks)
+    }
+
+    /// The attacks, in order.
+    #[must_use]
+    pub fn attacks(&self) -> &[Arc<dyn Attack>] {
+        &self.attacks
+    }
+
+    /// Refuses a norm that one of the attacks is not made for.
+    ///
+    /// # Errors
+    /// [`Error::Norm`], which says what to use instead.
+    pub fn check_norm(&self, norm: Norm) -> Result<(), Error> {
+        self.attacks
+            .iter()
+            .try_for_each(|attack| attack.check_norm(norm))
+    }
+}
+
+/// Reads `key=value` into `table`.
+fn add_parameter(attack: &str, table: &mut Table, item: &str) -> Result<(), Error> {
+    let (key, value) = item
+        .split_once('=')
+        .map(|(key, value)| (key.trim(), value.trim()))
+        .filter(|(key, value)| !key.is_empty() && !value.is_empty())
+        .ok_or_else(|| Error::Malformed {
+            attack: attack.to_owned(),
+            item: item.to_owned(),
+        })?;
+    match table.insert(key.to_owned(), read_value(value)) {
+        None => Ok(()),
+        Some(_) => Err(Error::Repeated {
+            attack: attack.to_owned(),
+            parameter: key.to_owned(),
+        }),
+    }
+}
+
+/// The value that a word stands for: an integer, a boolean, a number, or the word itself.
+fn read_value(word: &str) -> Value {
+    if let Ok(integer) = word.parse() {
+        Value::Integer(integer)
+    } else if let Ok(boolean) = word.parse() {
+        Value::Boolean(boolean)
+    } else if let Ok(number) = parse_number(word) {
+        Value::Float(number)
+    } else {
+        Value::String(word.to_owned())
+    }
+}
+
+fn find(name: &str) -> Result<&'static AttackSpec, Error> {
+    ATTACKS
+        .iter()
+        .find(|spec| spec.name == name)
+        .ok_or_else(|| Error::UnknownAttack {
+            name: name.to_owned(),
+            hint: did_you_mean(name, ATTACKS.iter().map(|spec| spec.name)),
+            known: known(),
+        })
+}
+
+fn known() -> String {
+    list(ATTACKS.iter().map(|spec| spec.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::Loss;
+
+    fn labels(text: &str) -> Vec<String> {
+        let plan = AttackPlan::parse(text).unwrap();
+        plan.attacks().iter().map(|attack| attack.label()).collect()
+    }
+
+    fn message(text: &str) -> String {
+        AttackPlan::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn items_with_an_equals_sign_belong_to_the_attack_before_them() {
+        assert_eq!(
+            labels("fgsm, fgm,pgd:steps=20,restarts=5,fgm:loss=margin"),
+            ["fgsm", "fgm", "pgd:steps=20,restarts=5", "fgm:loss=margin"]
+        );
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read() {
+        let plan =
+            AttackPlan::parse("pgd:steps=7,step_size=2/255,random_start=false,loss=dlr").unwrap();
+        let pgd = &plan.attacks()[0];
+        assert_eq!(pgd.steps(), 7);
+        assert_eq!(pgd.step_size(1.0), 2.0 / 255.0);
+        assert!(!pgd.random_start());
+        assert_eq!(pgd.loss(), Loss::Dlr);
+    }
+
+    #[test]
+    fn defaults_are_left_out_of_labels_and_labels_read_back() {
+        for (text, label) in [
+            (
+                "pgd:steps=40,restarts=1,random_start=true,loss=cross-entropy",
+                "pgd",
+            ),
+            (
+                "pgd:restarts=2,step_size=2/255,steps=3",
+                "pgd:steps=3,step_size=0.00784313725490196,restarts=2",
+            ),
+            ("pgd:step_size=1", "pgd:step_size=1"),
+            ("pgd:step_size=1e-9", "pgd:step_size=0.000000001"),
+        ] {
+            assert_eq!(labels(text), [label]);
+            assert_eq!(labels(label), [label]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_the_list_of_what_is() {
+        for (text, expected) in [
+            (
+                "pdg",
+                "there is no attack `pdg` (did you mean `pgd`?); the attacks are fgsm, fgm and pgd",
+            ),
+            (
+                "square",
+                "there is no attack `square`; the attacks are fgsm, fgm and pgd",
+            ),
+            ("", "no attack is named; the attacks are fgsm, fgm and pgd"),
+            (
+                "pgd:step=4",
+                "attack `pgd` has no parameter `step` (did you mean `steps`?); it has steps, step_size, restarts, random_start and loss",
+            ),
+            (
+                "fgsm:steps=4",
+                "attack `fgsm` has no parameter `steps`; it has loss",
+            ),
+        ] {
+            assert_eq!(message(text), expected);
+        }
+    }
+
+    #[test]
+    fn malformed_lists_are_refused() {
+        for (text, expected) in [
+            (
+                "steps=4",
+                "`steps=4` is a parameter, but no attack stands before it; write the attack first, as in pgd:steps=40",
+            ),
+            (
+                "pgd:40",
+                "attack `pgd`: `40` is no parameter; write key=value, as in pgd:steps=40",
+            ),
+            (
+                "pgd:",
+                "attack `pgd`: `` is no parameter; write key=value, as in pgd:steps=40",
+            ),
+            (
+                "pgd:steps=",
+                "attack `pgd`: `steps=` is no parameter; write key=value, as in pgd:steps=40",
+            ),
+            (
+                "pgd:steps=4,steps=5",
+                "attack `pgd`: `steps` is given twice",
+            ),
+            (
+                "pgd,fgsm,pgd:steps=40",
+                "attack `pgd` is listed twice; list it once, or give the second one other parameters",
+            ),
+        ] {
+            assert_eq!(message(text), expected);
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_by_name() {
+        for (text, words) in [
+            ("pgd:steps=0", ["steps", "nonzero"]),
+            ("pgd:steps=-1", ["steps", "-1"]),
+            ("pgd:steps=2.5", ["steps", "2.5"]),
+            ("pgd:steps=many", ["steps", "many"]),
+            ("pgd:restarts=0", ["restarts", "nonzero"]),
+            ("pgd:step_size=0", ["step_size", "positive"]),
+            ("pgd:step_size=-1/255", ["step_size", "positive"]),
+            ("pgd:step_size=nan", ["step_size", "nan"]),
+            ("pgd:step_size=1/0", ["step_size", "1/0"]),
+            ("pgd:random_start=maybe", ["random_start", "maybe"]),
+            ("pgd:loss=hinge", ["cross-entropy", "dlr"]),
+            (
+                "pgd:restarts=2,random_start=false",
+                ["restarts", "random_start"],
+            ),
+        ] {
+            let message = message(text);
+            assert!(message.starts_with("attack `pgd`: "), "{message}");
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        }
+    }
+
+    #[test]
+    fn fgsm_sends_other_norms_to_fgm() {
+        let plan = AttackPlan::parse("fgm,pgd,fgsm").unwrap();
+        assert_eq!(plan.check_norm(Norm::Linf), Ok(()));
+        let message = plan.check_norm(Norm::L2).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "attack `fgsm` is not made for the norm l2; use fgm, the same single step in the l2 and l1 norms"
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! `mohs evaluate`: the arguments.
+
+use super::RuntimeArguments;
+use super::values::{
+    BatchSize, DataPaths, Keep, Layout, Shape, above_zero, attack, bounds, epsilon, number,
+    positive, whole,
+};
+use crate::threat::{Bounds, Epsilon, Norm};
+use clap::Args;
+use clap::error::{Error, ErrorKind};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+/// A model, and what of it is used.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArguments {
+    /// The ONNX file
+    pub model: PathBuf,
+    /// The input to perturb, where the model has several
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub input: Option<String>,
+    /// The output that holds the logits, where the model has several
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub output: Option<String>,
+    /// Perturb this inner tensor, such as an embedding, instead of an input
+    #[arg(long, value_name = "TENSOR", help_heading = "Model")]
+    pub wrt: Option<String>,
+    /// The shape of one sample, such as 3,224,224, where the model leaves it open
+    #[arg(long, value_name = "SHAPE", help_heading = "Model")]
+    pub input_shape: Option<Shape>,
+    /// Differentiate through a final Softmax instead of taking the logits below it
+    #[arg(long, help_heading = "Model")]
+    pub keep_softmax: bool,
+}
+
+/// Attacks a model and reports how robust it is.
+#[derive(Debug, Clone, Args)]
+#[command(
+    about = "Attacks a model on a data set and reports how robust it is",
+    long_about = "Attacks a classifier on every sample of a data set, within a ball of radius ε, with exact gradients derived from \
+        the model itself. Shows a summary table; with --out, also writes summary.csv and samples.csv.",
+    after_help = "Examples:
+  mohs evaluate model.onnx --data test.npz --epsilon 8/255
+  mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255 \\
+      --attack fgsm,pgd:steps=40,restarts=5 --out report
+  mohs evaluate model.onnx --data images.npy,labels.npy --norm l2 \\
+      --epsilon 0.5 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  mohs evaluate model.onnx --data images-idx3-ubyte.gz,labels-idx1-ubyte.gz \\
+      --epsilon 0.1,0.2,0.3 --limit 1000"
+)]
+pub struct EvaluateArguments {
+    /// The model and what of it is used.
+    #[command(flatten)]
+    pub model: ModelArguments,
+
+    /// The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
+    #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
+    pub data: DataPaths,
+    /// The name of the samples in an .npz file
+    #[arg(long, value_name = "KEY", default_value = "x", help_heading = "Data")]
+    pub x_key: String,
+    /// The name of the labels in an .npz file
+    #[arg(long, value_name = "KEY", default_value = "y", help_heading = "Data")]
+    pub y_key: String,
+    /// The label's column in a .csv file, by name or by position from 0 [default: label]
+    #[arg(long, value_name = "COLUMN", help_heading = "Data")]
+    pub label_column: Option<String>,
+    /// Multiply the data by this [default: 1/255 for integers where the bounds are 0,1; else 1]
+    #[arg(long, value_name = "FACTOR", value_parser = positive, allow_hyphen_values = true, help_heading = "Data")]
+    pub scale: Option<f32>,
+    /// The order of axes in the data, where it is not the model's
+    #[arg(long, value_enum, help_heading = "Data")]
+    pub layout: Option<Layout>,
+    /// Skip this many samples
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true, default_value = "0", help_heading = "Data")]
+    pub offset: u64,
+    /// Use at most this many samples
+    #[arg(long, value_name = "N", value_parser = above_zero::<NonZeroU64>, allow_negative_numbers = true, help_heading = "Data")]
+    pub limit: Option<NonZeroU64>,
+    /// Subtract these means inside the model, one per channel, so that ε counts in the data's own space
+    #[arg(
+        long, value_name = "A,B,C", value_delimiter = ',', value_parser = number, allow_hyphen_values = true, requires = "std",
+        help_heading = "Data"
+    )]
+    pub mean: Vec<f32>,
+    /// Divide by these standard deviations inside the model, one per channel
+    #[arg(
+        long, value_name = "A,B,C", value_delimiter = ',', value_parser = positive, allow_hyphen_values = true, requires = "mean",
+        help_heading = "Data"
+    )]
+    pub std: Vec<f32>,
+
+    /// The attacks, each with its parameters after a colon: fgsm,pgd:steps=40,restarts=5 (may be repeated)
+    #[arg(
+        long, value_name = "ATTACKS", value_parser = attack, default_value = "pgd", help_heading = "Attack"
+    )]
+    pub attack: Vec<String>,
+    /// The norm that perturbations are measured in
+    #[arg(long, value_enum, default_value_t = Norm::Linf, help_heading = "Attack")]
+    pub norm: Norm,
+    /// The radii, as fractions or decimals in the units of the data: 2/255,0.03
+    #[arg(
+        long, value_name = "RADII", value_delimiter = ',', value_parser = epsilon, allow_hyphen_values = true, required = true,
+        help_heading = "Attack"
+    )]
+    pub epsilon: Vec<Epsilon>,
+    /// The smallest and the largest valid value of the data, or none
+    #[arg(
+        long, value_name = "LOW,HIGH", value_parser = bounds, allow_hyphen_values = true, default_value = "0,1",
+        help_heading = "Attack"
+    )]
+    pub bounds: Bounds,
+    /// Which points of an attack count
+    #[arg(long, value_enum, default_value_t = Keep::Any, help_heading = "Attack")]
+    pub keep: Keep,
+    /// The seed of every random number
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true, default_value = "0", help_heading = "Attack")]
+    pub seed: u64,
+    /// Take gradients from this graph, made under the contract of `mohs gradient`, after checking it against the model
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "keep_softmax",
+        help_heading = "Attack"
+    )]
+    pub gradient: Option<PathBuf>,
+
+    /// Write summary.csv and samples.csv into this folder
+    #[arg(long, value_name = "DIR", help_heading = "Results")]
+    pub out: Option<PathBuf>,
+    /// Write the adversarial examples into this .npz file
+    #[arg(long, value_name = "FILE.npz", help_heading = "Results")]
+    pub save_adversarial: Option<PathBuf>,
+
+    /// Samples at a time, or auto
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "auto",
+        allow_negative_numbers = true,
+        help_heading = "Runtime"
+    )]
+    pub batch_size: BatchSize,
+    /// The runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArguments,
+}
+
+/// Per-channel means and standard deviations of the model's training data, to be folded into the graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normalization {
+    /// One per channel, in the units of the data.
+    pub mean: Vec<f32>,
+    /// As many, each above 0.
+    pub std: Vec<f32>,
+}
+
+impl EvaluateArguments {
+    /// Checks what no argument can tell alone.
+    ///
+    /// # Errors
+    ///
+    /// Where `--mean` and `--std` differ in length, or a radius is given twice.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.mean.len() != self.std.len() {
+            return Err(usage(format!(
+                "--mean has {} and --std {}; give one of each per channel",
+                values(self.mean.len()),
+                values(self.std.len())
+            )));
+        }
+        for (position, radius) in self.epsilon.iter().enumerate() {
+            let mut earlier = self.epsilon.iter().take(position);
+            if let Some(twin) =
+                earlier.find(|twin| twin.value().to_bits() == radius.value().to_bits())
+            {
+                let message = if twin.text() == radius.text() {
+                    format!("--epsilon has {radius} twice; give each radius once")
+                } else {
+                    format!(
+                        "--epsilon has {twin} and {radius}, which are the same number; give each radius once"
+                    )
+                };
+                return Err(usage(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// `--mean` and `--std`, if given.
+    #[must_use]
+    pub fn normalization(&self) -> Option<Normalization> {
+        (!self.mean.is_empty()).then(|| Normalization {
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+        })
+    }
+}
+
+fn values(count: usize) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} value{plural}")
+}
+
+fn usage(message: String) -> Error {
+    Error::raw(ErrorKind::ValueValidation, message + "\n")
+}

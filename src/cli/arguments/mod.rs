@@ -1,0 +1,235 @@
+//! The arguments of every command, checked as far as they can be without opening a file.
+//!
+//! Attacks and devices stay text: the modules that know them read them.
+
+mod evaluate;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+pub use evaluate::{EvaluateArguments, ModelArguments, Normalization};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+pub use values::{BatchSize, DataPaths, Keep, Layout, Shape, ValueError};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mohs",
+    version,
+    max_term_width = 100,
+    about = "The scratch test for exported models: attacks an ONNX classifier with exact gradients and reports how robust it is.",
+    after_help = "Examples:
+  mohs demo
+  mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255
+  mohs evaluate --help
+
+Exit codes: 0 fine; 1 a gate failed; 2 bad usage or bad input; 3 the runtime or
+the device failed."
+)]
+pub struct Arguments {
+    /// How much to say on stderr.
+    #[command(flatten)]
+    pub verbosity: VerbosityArguments,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+// A comment on a variant would replace the help text of the arguments in it.
+#[derive(Debug, Subcommand)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant is the command of that name")]
+pub enum Command {
+    Evaluate(Box<EvaluateArguments>),
+    Gradient(GradientArguments),
+    Inspect(InspectArguments),
+    Demo(DemoArguments),
+    Doctor(DoctorArguments),
+    List(ListArguments),
+}
+
+/// The global flags `--quiet` and `--verbose`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct VerbosityArguments {
+    /// Say nothing on stderr but errors; show no progress bar
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl VerbosityArguments {
+    /// How much to say on stderr.
+    #[must_use]
+    pub fn verbosity(self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, 1) => Verbosity::Verbose,
+            (false, _) => Verbosity::Everything,
+        }
+    }
+}
+
+/// How much to say on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Verbosity {
+    /// Errors alone.
+    Quiet,
+    /// What a user should know about a run.
+    #[default]
+    Normal,
+    /// What helps to understand a run.
+    Verbose,
+    /// What helps to debug mohs.
+    Everything,
+}
+
+/// Which ONNX Runtime runs, where, on how many threads.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Runtime")]
+pub struct RuntimeArguments {
+    /// Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Threads per operator [default: the runtime's own choice]
+    #[arg(long, value_name = "N", value_parser = values::above_zero::<NonZeroUsize>, allow_negative_numbers = true)]
+    pub threads: Option<NonZeroUsize>,
+    /// The ONNX Runtime library to load [default: found or downloaded, see `mohs doctor`]
+    #[arg(long, value_name = "PATH")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// Derives the gradient graph of a model and writes it as an ONNX model of its own.
+#[derive(Debug, Args)]
+#[command(
+    about = "Derives the gradient graph of a model and writes it as ONNX",
+    long_about = "Derives the exact gradient of a model's loss and writes it as an ONNX model in standard operators. It takes the \
+        model's inputs and `labels` (int64 [N]), and gives the model's outputs, `loss` (one per sample) and `grad` (the shape of \
+        the input).",
+    after_help = "Examples:
+  mohs gradient model.onnx -o gradient.onnx
+  mohs gradient model.onnx -o gradient.onnx --loss margin
+  mohs gradient bert.onnx -o gradient.onnx --wrt embeddings"
+)]
+pub struct GradientArguments {
+    /// The model and what of it is used.
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// The ONNX file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The loss per sample, on the logits
+    #[arg(long, value_enum, default_value_t = LossName::CrossEntropy)]
+    pub loss: LossName,
+    /// The runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArguments,
+}
+
+/// The losses that a gradient graph can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
+pub enum LossName {
+    /// −log softmax(logits) at the label
+    CrossEntropy,
+    /// The largest other logit minus the label's
+    Margin,
+    /// Difference of logits ratio (Croce and Hein 2020)
+    Dlr,
+}
+
+impl LossName {
+    /// The name on the command line and in a graph's metadata.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            LossName::CrossEntropy => "cross-entropy",
+            LossName::Margin => "margin",
+            LossName::Dlr => "dlr",
+        }
+    }
+}
+
+/// Shows what a model is and whether it can be attacked.
+#[derive(Debug, Args)]
+#[command(
+    about = "Shows a model's inputs, outputs and operators, and whether it can be differentiated",
+    long_about = "Shows a model's inputs, outputs, opset and parameters, and operator by operator whether mohs can differentiate \
+        it. Nothing is written.",
+    after_help = "Examples:
+  mohs inspect model.onnx"
+)]
+pub struct InspectArguments {
+    /// The ONNX file
+    pub model: PathBuf,
+    /// The runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArguments,
+}
+
+/// Attacks two small models and shows their robustness side by side.
+#[derive(Debug, Args)]
+#[command(
+    about = "Attacks two small models and shows their robustness side by side",
+    long_about = "Attacks two classifiers of handwritten digits, one trained normally and one trained adversarially, with every \
+        attack at several ε, writes the reports and shows the two robustness curves side by side. Takes under a minute.",
+    after_help = "Examples:
+  mohs demo
+  mohs demo --out /tmp/demo"
+)]
+pub struct DemoArguments {
+    /// The folder to write the reports into
+    #[arg(long, value_name = "DIR", default_value = "reports/demo")]
+    pub out: PathBuf,
+    /// The runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArguments,
+}
+
+/// Shows which ONNX Runtime is used and why.
+#[derive(Debug, Args)]
+#[command(
+    about = "Shows which ONNX Runtime and which devices are used, and why",
+    long_about = "Shows which ONNX Runtime library was chosen and why, its version, its execution providers, the devices that \
+        answer and the number of threads; where none is found, every place that was looked at.",
+    after_help = "Examples:
+  mohs doctor
+  mohs doctor --device cuda
+  mohs doctor --onnxruntime /opt/onnxruntime/lib/libonnxruntime.so"
+)]
+pub struct DoctorArguments {
+    /// The runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArguments,
+}
+
+/// Lists what mohs knows.
+#[derive(Debug, Args)]
+#[command(
+    about = "Lists the attacks with their parameters, or the operators that can be differentiated",
+    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, or the ONNX operators \
+        that it can differentiate.",
+    after_help = "Examples:
+  mohs list attacks
+  mohs list operators"
+)]
+pub struct ListArguments {
+    /// What to list
+    #[arg(value_enum)]
+    pub what: Listed,
+}
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
+pub enum Listed {
+    /// The attacks with their parameters
+    Attacks,
+    /// The operators that can be differentiated
+    Operators,
+}

@@ -1,0 +1,205 @@
+//! Values of single arguments, each refused with its own reason.
+
+use crate::threat::{Bounds, Epsilon, EpsilonError, Norm, parse_number};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+impl ValueEnum for Norm {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Norm::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Norm::Linf => "The largest absolute change of any element",
+            Norm::L2 => "The Euclidean length of the change",
+            Norm::L1 => "The sum of absolute changes",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+/// Which points of an attack count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Keep {
+    /// Any misclassified point on the way breaks a sample
+    #[default]
+    Any,
+    /// Only the last point of each restart is judged
+    Last,
+}
+
+/// The order of axes in a data set of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// Channels first
+    Nchw,
+    /// Channels last
+    Nhwc,
+}
+
+/// How many samples run at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BatchSize {
+    /// Chosen by mohs.
+    #[default]
+    Auto,
+    /// Just so many.
+    Fixed(NonZeroUsize),
+}
+
+impl FromStr for BatchSize {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "auto" {
+            return Ok(BatchSize::Auto);
+        }
+        text.parse()
+            .map(BatchSize::Fixed)
+            .map_err(|_| ValueError::BatchSize)
+    }
+}
+
+/// The files of a data set: one with samples and labels, or one for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataPaths {
+    /// The samples, or everything.
+    pub samples: PathBuf,
+    /// The labels, where they have a file of their own.
+    pub labels: Option<PathBuf>,
+}
+
+impl FromStr for DataPaths {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let mut paths = text.split(',');
+        let (samples, labels) = (paths.next().unwrap_or_default(), paths.next());
+        if samples.is_empty() || labels.is_some_and(str::is_empty) {
+            return Err(ValueError::EmptyPath);
+        }
+        if paths.next().is_some() {
+            return Err(ValueError::TooManyPaths);
+        }
+        Ok(DataPaths {
+            samples: samples.into(),
+            labels: labels.map(PathBuf::from),
+        })
+    }
+}
+
+/// The shape of one sample, without the batch axis; every extent is above 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape(pub Vec<usize>);
+
+impl FromStr for Shape {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.split(',')
+            .map(|extent| extent.trim().parse().map(NonZeroUsize::get))
+            .collect::<Result<_, _>>()
+            .map(Shape)
+            .map_err(|_| ValueError::Shape)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let extents: Vec<String> = self.0.iter().map(usize::to_string).collect();
+        f.write_str(&extents.join(","))
+    }
+}
+
+pub(super) fn epsilon(text: &str) -> Result<Epsilon, EpsilonError> {
+    text.parse()
+}
+
+/// An attack's text is read by the module `attack`; here it only has to be there.
+pub(super) fn attack(text: &str) -> Result<String, ValueError> {
+    if text.trim().is_empty() {
+        return Err(ValueError::NoAttack);
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn whole(text: &str) -> Result<u64, ValueError> {
+    text.parse().map_err(|_| ValueError::Whole)
+}
+
+/// For the types `NonZero…`.
+pub(super) fn above_zero<T: FromStr>(text: &str) -> Result<T, ValueError> {
+    text.parse().map_err(|_| ValueError::AboveZero)
+}
+
+pub(super) fn number(text: &str) -> Result<f32, ValueError> {
+    let number = parse_number(text)?;
+    #[expect(clippy::cast_possible_truncation, reason = "models compute in float32")]
+    let single = number as f32;
+    if single.is_finite() {
+        Ok(single)
+    } else {
+        Err(ValueError::NotFinite)
+    }
+}
+
+pub(super) fn positive(text: &str) -> Result<f32, ValueError> {
+    let number = number(text)?;
+    if number > 0.0 {
+        Ok(number)
+    } else {
+        Err(ValueError::NotPositive)
+    }
+}
+
+pub(super) fn bounds(text: &str) -> Result<Bounds, ValueError> {
+    if text == "none" {
+        return Ok(Bounds::NONE);
+    }
+    let parts: Vec<&str> = text.split(',').collect();
+    let [low, high] = parts.as_slice() else {
+        return Err(ValueError::BoundsCount);
+    };
+    let (low, high) = (number(low)?, number(high)?);
+    if low < high {
+        Ok(Bounds { low, high })
+    } else {
+        Err(ValueError::BoundsOrder)
+    }
+}
+
+/// Why an argument's value is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum ValueError {
+    #[error(transparent)]
+    Number(#[from] crate::threat::NumberError),
+    #[error("the number is NaN, infinite or too large for float32")]
+    NotFinite,
+    #[error("this must be a whole number, 0 or above")]
+    Whole,
+    #[error("this must be a whole number above 0")]
+    AboveZero,
+    #[error("the number must be above 0")]
+    NotPositive,
+    #[error("bounds are two numbers LOW,HIGH, or none")]
+    BoundsCount,
+    #[error("the first bound must be below the second")]
+    BoundsOrder,
+    #[error("a batch size is a whole number above 0, or auto")]
+    BatchSize,
+    #[error("a file name is missing; give one file, or two as SAMPLES,LABELS")]
+    EmptyPath,
+    #[error("more than two file names; give one file, or two as SAMPLES,LABELS")]
+    TooManyPaths,
+    #[error("a shape is whole numbers above 0, such as 3,224,224, without the batch axis")]
+    Shape,
+    #[error("an attack is missing; `mohs list attacks` shows them")]
+    NoAttack,
+}

@@ -1,0 +1,173 @@
+//! Exit codes, and the one place where errors are printed.
+
+use super::terminal::is_broken_pipe;
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a command ended. The numbers are a contract with scripts and CI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Fine.
+    Success = 0,
+    /// The command ran, and the model fell short of a threshold.
+    GateFailed = 1,
+    /// Bad usage or bad input: the user can mend it. Clap exits with the same number.
+    BadInput = 2,
+    /// ONNX Runtime or the device failed.
+    Runtime = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command did not end well: an error, and whose fault it is.
+///
+/// There is no conversion from other errors on purpose: [`Blame`] makes each place say which kind it is.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code; never [`Exit::Success`].
+    exit: Exit,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// Bad usage or bad input (exit code 2).
+    pub fn bad_input(error: impl Into<anyhow::Error>) -> Self {
+        Failure {
+            exit: Exit::BadInput,
+            error: error.into(),
+        }
+    }
+
+    /// The runtime or the device failed (exit code 3).
+    pub fn runtime(error: impl Into<anyhow::Error>) -> Self {
+        Failure {
+            exit: Exit::Runtime,
+            error: error.into(),
+        }
+    }
+
+    /// The model fell short of a threshold (exit code 1); the error says of which.
+    pub fn gate(error: impl Into<anyhow::Error>) -> Self {
+        Failure {
+            exit: Exit::GateFailed,
+            error: error.into(),
+        }
+    }
+
+    /// The exit code that this failure asks for.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The error with all its causes, in one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+/// Turns an error into a [`Failure`] by saying whose fault it is.
+pub trait Blame<T> {
+    /// Bad usage or bad input (exit code 2).
+    ///
+    /// # Errors
+    ///
+    /// The error itself, so marked.
+    fn or_bad_input(self) -> Result<T, Failure>;
+
+    /// The runtime or the device failed (exit code 3).
+    ///
+    /// # Errors
+    ///
+    /// The error itself, so marked.
+    fn or_runtime(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<anyhow::Error>> Blame<T> for Result<T, E> {
+    fn or_bad_input(self) -> Result<T, Failure> {
+        self.map_err(Failure::bad_input)
+    }
+
+    fn or_runtime(self) -> Result<T, Failure> {
+        self.map_err(Failure::runtime)
+    }
+}
+
+/// The end of a command: prints what went wrong, once, on stderr.
+///
+/// A reader of stdout that went away (`mohs … | head`) has seen what it wanted: silence, and success.
+#[must_use]
+pub fn conclude(result: Result<(), Failure>) -> Exit {
+    conclude_on(result, &mut std::io::stderr().lock())
+}
+
+fn conclude_on(result: Result<(), Failure>, stderr: &mut dyn std::io::Write) -> Exit {
+    match result {
+        Ok(()) => Exit::Success,
+        Err(failure) if is_broken_pipe(&failure.error) => Exit::Success,
+        Err(failure) => {
+            // Where even stderr is gone there is no one left to tell; the exit code still tells.
+            let _ = writeln!(stderr, "mohs: error: {failure}");
+            failure.exit
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::terminal::PrintError;
+    use anyhow::Context;
+    use std::io;
+
+    fn conclude_text(result: Result<(), Failure>) -> (u8, String) {
+        let mut stderr = Vec::new();
+        let exit = conclude_on(result, &mut stderr);
+        (exit as u8, String::from_utf8(stderr).unwrap())
+    }
+
+    #[test]
+    fn each_failure_has_its_code_and_one_line_with_all_causes() {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");
+        assert_eq!(conclude_text(Ok(())), (0, String::new()));
+        assert_eq!(
+            conclude_text(
+                Err(missing())
+                    .context("model.onnx: cannot be opened")
+                    .or_bad_input()
+            ),
+            (
+                2,
+                "mohs: error: model.onnx: cannot be opened: no such file\n".to_owned()
+            )
+        );
+        assert_eq!(
+            conclude_text(Err(missing()).or_runtime()),
+            (3, "mohs: error: no such file\n".to_owned())
+        );
+        let gate = Failure::gate(anyhow::anyhow!("robust accuracy 0.4 is below 0.5"));
+        assert_eq!(
+            conclude_text(Err(gate)),
+            (
+                1,
+                "mohs: error: robust accuracy 0.4 is below 0.5\n".to_owned()
+            )
+        );
+    }
+
+    #[test]
+    fn a_reader_of_stdout_that_went_away_ends_in_silence() {
+        let gone = Err(PrintError::BrokenPipe).or_bad_input();
+        assert_eq!(conclude_text(gone), (0, String::new()));
+        // A broken pipe elsewhere, such as a file of results that is a pipe, is an error.
+        let elsewhere = Err(io::Error::from(io::ErrorKind::BrokenPipe)).or_bad_input();
+        assert_eq!(conclude_text(elsewhere).0, 2);
+    }
+}

@@ -1,0 +1,91 @@
+//! `mohs list`: names with what they are, in two columns.
+
+/// One entry of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What a user writes.
+    pub name: String,
+    /// What it is, in a sentence or a few words.
+    pub description: String,
+}
+
+const WIDTH: usize = 80;
+/// A longer name stands on a line of its own.
+const LONGEST_NAME: usize = 24;
+
+/// The entries in the order given, descriptions wrapped to 80 columns.
+#[must_use]
+pub fn render(entries: &[Entry]) -> String {
+    let lengths = entries.iter().map(|entry| entry.name.chars().count());
+    let column = lengths
+        .filter(|&length| length <= LONGEST_NAME)
+        .max()
+        .unwrap_or(0);
+    let indent = column + 2;
+    let mut text = String::new();
+    for Entry { name, description } in entries {
+        let mut lines = wrapped(description, WIDTH - indent).into_iter();
+        if name.chars().count() > column {
+            text.push_str(&format!("{name}\n"));
+        } else {
+            let first = lines.next().unwrap_or_default();
+            text.push_str(format!("{name:<indent$}{first}").trim_end());
+            text.push('\n');
+        }
+        for line in lines {
+            text.push_str(&format!("{:indent$}{line}\n", ""));
+        }
+    }
+    text
+}
+
+/// Lines of whole words; a word that is too long for any line has one to itself.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_wrapped_beside_their_names() {
+        let entry = |name: &str, description: &str| Entry {
+            name: name.to_owned(),
+            description: description.to_owned(),
+        };
+        let text = render(&[
+            entry(
+                "fgsm",
+                "One step of length ε along the sign of the gradient.",
+            ),
+            entry(
+                "pgd",
+                "Many small steps, each projected back onto the ball around the clean sample, from a random point of it.",
+            ),
+            entry(
+                "a-name-that-is-longer-than-a-column",
+                "Shown below its name.",
+            ),
+            entry("bare", ""),
+        ]);
+        insta::assert_snapshot!(text, @"
+        fgsm  One step of length ε along the sign of the gradient.
+        pgd   Many small steps, each projected back onto the ball around the clean
+              sample, from a random point of it.
+        a-name-that-is-longer-than-a-column
+              Shown below its name.
+        bare
+        ");
+    }
+}

@@ -1,0 +1,462 @@
+//! The engine: a batch of slots, each working its way through one sample; a slot that is done takes the next sample at once.
+//!
+//! The attack proposes and the judge decides: a point counts only after it has been brought inside the ball and the bounds to the last bit, and
+//! the model as shipped misclassifies it.
+//! What a sample gets depends on its own chain alone, so batch size and order change nothing.
+
+use super::chain::{Cell, Chain, Turn};
+use super::{Adversarial, Clean, Config, Error, Keep, Observer, Progress};
+use crate::attack::host::HostArrays;
+use crate::attack::{Attack, Context};
+use crate::data::{Dataset, Samples};
+use crate::model::program::{Program, Start};
+use crate::model::{GradientGraph, Judge, Model};
+use crate::outcome::{Accumulator, SampleOutcome};
+use crate::rng::{Key, Purpose, stream};
+use crate::threat::{Distances, confine};
+use ndarray::Array2;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// One attack on one data set.
+pub(super) struct Job<'a> {
+    pub(super) model: &'a Model,
+    pub(super) data: &'a Dataset,
+    pub(super) config: &'a Config,
+    pub(super) attack: &'a dyn Attack,
+    pub(super) clean: &'a [Clean],
+    pub(super) slots: usize,
+}
+
+/// What running a job has shown besides the outcomes.
+pub(super) struct Ran {
+    pub(super) runtime_seconds: f64,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Runs one attack over all samples.
+pub(super) fn run(
+    job: &Job<'_>,
+    gradient: std::sync::Arc<GradientGraph>,
+    judge: &mut Judge,
+    accumulator: &mut Accumulator,
+    progress: &mut Progress,
+    observer: &mut dyn Observer,
+) -> Result<Ran, Error> {
+    let Config { norm, bounds, .. } = *job.config;
+    let slots = job
+        .slots
+        .min(usize::try_from(job.data.len()).unwrap_or(usize::MAX))
+        .max(1);
+    let program = Program::new(
+        &gradient,
+        job.attack,
+        norm,
+        bounds,
+        job.model.batch(),
+        slots,
+        job.model.session_options(),
+    )?;
+    drop(gradient);
+    let label = job.attack.label();
+    let mut engine = Engine {
+        source: Source {
+            samples: job.data.samples()?,
+            position: 0,
+            buffer: vec![0.0; job.data.sample_len()],
+        },
+        capacity: program.slots(),
+        program,
+        chains: Vec::new(),
+        ledger: Ledger {
+            job,
+            label: &label,
+            accumulator,
+            progress,
+            observer,
+            waiting: BTreeMap::new(),
+            next: None,
+        },
+        judge,
+        job,
+        seconds: vec![0.0; job.config.epsilons.len()],
+        runtime_seconds: 0.0,
+        evaluations: 0,
+        dead: 0,
+    };
+    engine.fill()?;
+    while !engine.chains.is_empty() {
+        engine.round()?;
+        engine.fill()?;
+    }
+    let Engine {
+        seconds,
+        runtime_seconds,
+        evaluations,
+        dead,
+        ledger,
+        ..
+    } = engine;
+    for (&epsilon, &spent) in job.config.epsilons.iter().zip(&seconds) {
+        ledger
+            .accumulator
+            .add_seconds(&label, norm, epsilon, spent)?;
+    }
+    let mut warnings = Vec::new();
+    if dead > 0 {
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let share = 100.0 * dead as f64 / evaluations.max(1) as f64;
+        warnings.push(format!(
+            "{label}: {dead} of {evaluations} gradients ({share:.1} %) are zero everywhere: where the loss has run flat no step is made, and \
+             the sample counts as robust without having been attacked; try loss=margin"
+        ));
+    }
+    Ok(Ran {
+        runtime_seconds,
+        warnings,
+    })
+}
+
+/// The samples in order, those that are wrong clean included.
+struct Source {
+    samples: Samples,
+    /// The position among the samples that are read, from 0.
+    position: usize,
+    buffer: Vec<f32>,
+}
+
+struct Engine<'a, 'o> {
+    job: &'a Job<'a>,
+    program: Program,
+    judge: &'o mut Judge,
+    source: Source,
+    /// One chain per occupied slot, at the slot's position.
+    chains: Vec<Chain>,
+    capacity: usize,
+    ledger: Ledger<'a, 'o>,
+    seconds: Vec<f64>,
+    runtime_seconds: f64,
+    evaluations: u64,
+    dead: u64,
+}
+
+/// A point that goes to the judge.
+struct Proposal {
+    slot: usize,
+    point: Vec<f32>,
+}
+
+impl Engine<'_, '_> {
+    /// Gives every free slot a sample; those that are wrong clean are done without one.
+    fn fill(&mut self) -> Result<(), Error> {
+        while self.chains.len() < self.capacity {
+            let Some(entry) = self.source.samples.read_into(&mut self.source.buffer)? else {
+                break;
+            };
+            let position = self.source.position;
+            self.source.position += 1;
+            let clean = self.job.clean.get(position).copied();
+            self.ledger.next.get_or_insert(entry.index);
+            let clean = clean.ok_or_else(|| {
+                Error::Config("the data set has grown while it was evaluated".into())
+            })?;
+            if clean.prediction == entry.label {
+                let chain = Chain::new(entry.index, entry.label, clean, self.source.buffer.clone());
+                begin(self.job, &mut self.program, self.chains.len(), &chain)?;
+                self.chains.push(chain);
+            } else {
+                self.ledger.wrong_clean(entry.index, entry.label, clean)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One run of the program, and what follows from it.
+    fn round(&mut self) -> Result<(), Error> {
+        let before = Instant::now();
+        let (observed, advance) = self.program.run()?;
+        let spent = before.elapsed().as_secs_f64();
+        self.runtime_seconds += spent;
+        let (steps, keep) = (self.job.attack.steps(), self.job.config.keep);
+        let width = self.program.width();
+        let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
+        let (now, next) = (self.program.points()?, advance.points()?);
+        let mut proposals = Vec::new();
+        #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
+        let share = spent / self.chains.len() as f64;
+        for (slot, chain) in self.chains.iter_mut().enumerate() {
+            if !magnitudes[slot].is_finite() {
+                let attack = self.job.attack.label();
+                return Err(Error::NotFinite {
+                    index: chain.index,
+                    attack,
+                    steps: chain.step,
+                });
+            }
+            self.dead += u64::from(magnitudes[slot] == 0.0);
+            self.evaluations += 1;
+            self.seconds[chain.epsilon] += share;
+            chain.count();
+            let row = slot * width..(slot + 1) * width;
+            if keep == Keep::Any && predictions[slot] != i64::from(chain.label) {
+                proposals.push(Proposal {
+                    slot,
+                    point: now[row.clone()].to_vec(),
+                });
+            }
+            if chain.step == steps {
+                proposals.push(Proposal {
+                    slot,
+                    point: next[row].to_vec(),
+                });
+            }
+        }
+        self.ledger.progress.gradients += self.chains.len() as u64;
+        self.program.advance(advance);
+        self.judge(proposals)?;
+        self.turn()
+    }
+
+    /// Brings each proposal inside ball and bounds, and asks the judge.
+    fn judge(&mut self, mut proposals: Vec<Proposal>) -> Result<(), Error> {
+        if proposals.is_empty() {
+            return Ok(());
+        }
+        let Config {
+            norm,
+            bounds,
+            epsilons,
+            ..
+        } = self.job.config;
+        let mut points = Vec::with_capacity(proposals.len() * self.program.width());
+        let mut labels = Vec::with_capacity(proposals.len());
+        for Proposal { slot, point } in &mut proposals {
+            let chain = &self.chains[*slot];
+            confine(*norm, epsilons[chain.epsilon], *bounds, &chain.clean, point);
+            points.extend_from_slice(point);
+            labels.push(chain.label);
+        }
+        let before = Instant::now();
+        let verdicts = self.judge.judge(&points, &labels)?;
+        let spent = before.elapsed().as_secs_f64();
+        self.runtime_seconds += spent;
+        #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
+        let share = spent / proposals.len() as f64;
+        for (Proposal { slot, point }, verdict) in proposals.into_iter().zip(verdicts) {
+            let chain = &mut self.chains[slot];
+            if chain.is_broken() {
+                continue;
+            }
+            self.seconds[chain.epsilon] += share;
+            let epsilon = epsilons[chain.epsilon];
+            if chain.judged(&point, verdict) {
+                self.ledger
+                    .adversarial(chain, verdict.prediction, epsilon, &point)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every chain take its turn; slots of finished chains are filled from the end.
+    fn turn(&mut self) -> Result<(), Error> {
+        let (attack, config) = (self.job.attack, self.job.config);
+        let mut slot = 0;
+        while slot < self.chains.len() {
+            match self.chains[slot].turn(
+                config.keep,
+                config.epsilons.len(),
+                attack.restarts(),
+                attack.steps(),
+            ) {
+                Turn::Continue => slot += 1,
+                Turn::Begin => {
+                    begin(self.job, &mut self.program, slot, &self.chains[slot])?;
+                    slot += 1;
+                }
+                Turn::Finished => {
+                    let last = self.chains.len() - 1;
+                    if slot != last {
+                        self.program.relocate(last, slot)?;
+                    }
+                    let chain = self.chains.swap_remove(slot);
+                    self.ledger.finished(&chain)?;
+                }
+            }
+        }
+        if self.source.samples.left() == 0 {
+            self.program.shrink(self.chains.len())?;
+            self.capacity = self.capacity.min(self.program.slots());
+        }
+        Ok(())
+    }
+}
+
+/// Puts a chain at the first point of its restart into a slot.
+fn begin(job: &Job<'_>, program: &mut Program, slot: usize, chain: &Chain) -> Result<(), Error> {
+    let epsilon = job.config.epsilons[chain.epsilon];
+    let step_size = job.attack.step_size(epsilon);
+    let (point, state) = first_point(job, chain, epsilon, step_size);
+    let start = Start {
+        clean: &chain.clean,
+        point: &point,
+        state: &state,
+        label: chain.label,
+        epsilon,
+        step_size,
+    };
+    Ok(program.place(slot, &start)?)
+}
+
+/// The attack's `init`, on the host.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "attacks compute in single precision"
+)]
+fn first_point(
+    job: &Job<'_>,
+    chain: &Chain,
+    epsilon: f64,
+    step_size: f64,
+) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let Config {
+        norm, bounds, seed, ..
+    } = *job.config;
+    let width = chain.clean.len();
+    let arrays = HostArrays::new(width);
+    let row = |values: Vec<f32>| {
+        let columns = values.len();
+        arrays.input(
+            Array2::from_shape_vec((1, columns), values).expect("one row of as many elements"),
+        )
+    };
+    let context = Context {
+        norm,
+        clean: row(chain.clean.clone()),
+        low: row(vec![bounds.low]),
+        high: row(vec![bounds.high]),
+        epsilon: row(vec![epsilon as f32]),
+        step_size: row(vec![step_size as f32]),
+    };
+    let noise = job.attack.random_start().then(|| {
+        let key = Key {
+            seed,
+            sample: chain.index,
+            restart: chain.restart,
+            purpose: Purpose::RandomStart,
+        };
+        row(norm.draw(width, &mut stream(key)))
+    });
+    let start = job.attack.init(&context, noise);
+    let values = |array| arrays.value(array).into_raw_vec_and_offset().0;
+    (
+        values(start.point),
+        start.state.into_iter().map(values).collect(),
+    )
+}
+
+/// Brings the outcomes into the order of the data and hands them on.
+struct Ledger<'a, 'o> {
+    job: &'a Job<'a>,
+    label: &'o str,
+    accumulator: &'o mut Accumulator,
+    progress: &'o mut Progress,
+    observer: &'o mut dyn Observer,
+    /// Samples that are done while an earlier one is not.
+    waiting: BTreeMap<u64, Vec<SampleOutcome>>,
+    /// The first sample that was not handed on yet.
+    next: Option<u64>,
+}
+
+impl Ledger<'_, '_> {
+    /// A sample that the model gets wrong as it is: never attacked, never robust.
+    fn wrong_clean(&mut self, index: u64, label: u32, clean: Clean) -> Result<(), Error> {
+        let cell = Cell {
+            prediction: clean.prediction,
+            loss: clean.loss,
+            robust: false,
+            distances: Distances::default(),
+            steps: 0,
+            restart: 0,
+        };
+        let outcomes = self
+            .job
+            .config
+            .epsilons
+            .iter()
+            .map(|&epsilon| self.outcome(index, label, clean, epsilon, &cell));
+        let outcomes = outcomes.collect();
+        self.hand_on(index, outcomes)
+    }
+
+    /// A sample whose chain is done.
+    fn finished(&mut self, chain: &Chain) -> Result<(), Error> {
+        self.progress.broken += u64::from(chain.cells.iter().any(|cell| !cell.robust));
+        let cells = self.job.config.epsilons.iter().zip(&chain.cells);
+        let outcomes = cells
+            .map(|(&epsilon, cell)| {
+                self.outcome(chain.index, chain.label, chain.verdict, epsilon, cell)
+            })
+            .collect();
+        self.hand_on(chain.index, outcomes)
+    }
+
+    fn outcome(
+        &self,
+        index: u64,
+        label: u32,
+        clean: Clean,
+        epsilon: f64,
+        cell: &Cell,
+    ) -> SampleOutcome {
+        SampleOutcome {
+            index,
+            label,
+            clean_prediction: clean.prediction,
+            attack: self.label.to_owned(),
+            norm: self.job.config.norm,
+            epsilon,
+            adversarial_prediction: cell.prediction,
+            robust: cell.robust,
+            clean_loss: clean.loss,
+            loss: cell.loss,
+            linf: cell.distances.linf,
+            l2: cell.distances.l2,
+            l1: cell.distances.l1,
+            steps: cell.steps,
+            restart: cell.restart,
+        }
+    }
+
+    fn adversarial(
+        &mut self,
+        chain: &Chain,
+        prediction: u32,
+        epsilon: f64,
+        point: &[f32],
+    ) -> Result<(), Error> {
+        let found = Adversarial {
+            index: chain.index,
+            label: chain.label,
+            prediction,
+            attack: self.label,
+            epsilon,
+            point,
+        };
+        self.observer.adversarial(&found).map_err(Error::Observer)
+    }
+
+    /// Hands on every sample that is done and has none before it that is not.
+    fn hand_on(&mut self, index: u64, outcomes: Vec<SampleOutcome>) -> Result<(), Error> {
+        self.waiting.insert(index, outcomes);
+        self.progress.done += 1;
+        while let Some(ready) = self.next.and_then(|next| self.waiting.remove(&next)) {
+            for outcome in &ready {
+                self.accumulator.add(outcome)?;
+                self.observer.outcome(outcome).map_err(Error::Observer)?;
+            }
+            self.next = self.next.map(|next| next + 1);
+        }
+        self.observer.progress(*self.progress);
+        Ok(())
+    }
+}

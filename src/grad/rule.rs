@@ -1,0 +1,207 @@
+//! What a differentiation rule is, and what it sees.
+
+use crate::graph::{Attributes, Builder, Dim, Dims, Expr, Node};
+use crate::onnx::proto::AttributeProto;
+use crate::tensor::Tensor;
+
+/// The cotangents of a node's inputs, by position; positions left out have none.
+pub type Cotangents<'g> = Vec<(usize, Expr<'g>)>;
+
+/// Computes the cotangents of a node's inputs; an error says what of the node is not supported.
+pub type Apply = for<'g> fn(&Vjp<'g>) -> Result<Cotangents<'g>, String>;
+
+/// How an operator is differentiated.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// By this function.
+    Vjp(Apply),
+    /// Not at all: its gradient is zero wherever it exists, for the reason given.
+    Zero(&'static str),
+}
+
+/// The differentiation rule of one operator.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The operator's name.
+    pub op_type: &'static str,
+    /// Its domain; empty for the standard one.
+    pub domain: &'static str,
+    /// How it is differentiated.
+    pub kind: Kind,
+}
+
+impl Rule {
+    /// A rule for a standard operator.
+    pub(super) const fn new(op_type: &'static str, apply: Apply) -> Self {
+        Rule {
+            op_type,
+            domain: "",
+            kind: Kind::Vjp(apply),
+        }
+    }
+
+    /// A standard operator whose gradient is zero.
+    pub(super) const fn zero(op_type: &'static str, reason: &'static str) -> Self {
+        Rule {
+            op_type,
+            domain: "",
+            kind: Kind::Zero(reason),
+        }
+    }
+}
+
+/// A node seen from its results: what a rule works with.
+///
+/// Inputs are called `x`, outputs `y`, the cotangents that come in `dy`.
+/// Rules need not undo broadcasting or cast: the driver sums every cotangent to the shape of its input and casts it to its type.
+#[derive(Debug)]
+pub struct Vjp<'g> {
+    pub(super) builder: &'g Builder,
+    pub(super) node: Node,
+    pub(super) inputs: Vec<Option<Expr<'g>>>,
+    pub(super) outputs: Vec<Option<Expr<'g>>>,
+    pub(super) cotangents: Vec<Option<Expr<'g>>>,
+    pub(super) wanted: Vec<bool>,
+}
+
+impl<'g> Vjp<'g> {
+    /// The builder, for constants and nodes that [`Expr`] has no method for.
+    pub fn builder(&self) -> &'g Builder {
+        self.builder
+    }
+
+    /// The node itself.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The operand at a position.
+    ///
+    /// # Panics
+    /// Where it is left out; ONNX Runtime has run the node, so an operand that the operator requires is there.
+    pub fn x(&self, position: usize) -> Expr<'g> {
+        self.optional_x(position)
+            .expect("the operator requires this operand")
+    }
+
+    /// The operand at a position, where there is one.
+    pub fn optional_x(&self, position: usize) -> Option<Expr<'g>> {
+        self.inputs.get(position).copied().flatten()
+    }
+
+    /// The number of operands, those left out included.
+    pub fn arity(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// The result at a position.
+    ///
+    /// # Panics
+    /// Where it is left out.
+    pub fn y(&self, position: usize) -> Expr<'g> {
+        self.outputs
+            .get(position)
+            .copied()
+            .flatten()
+            .expect("the result is in use")
+    }
+
+    /// The cotangent of the first result.
+    ///
+    /// # Panics
+    /// Where the first result has none; for operators with several results ask [`Vjp::optional_dy`].
+    pub fn dy(&self) -> Expr<'g> {
+        self.optional_dy(0)
+            .expect("a node with one result is visited only if that has a cotangent")
+    }
+
+    /// The cotangent of a result; `None` stands for zero.
+    pub fn optional_dy(&self, position: usize) -> Option<Expr<'g>> {
+        self.cotangents.get(position).copied().flatten()
+    }
+
+    /// The number of results, those left out included.
+    pub fn results(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// Whether the cotangent of an operand is asked for.
+    pub fn wants(&self, position: usize) -> bool {
+        self.wanted.get(position).copied().unwrap_or(false)
+    }
+
+    /// The cotangent of the first operand, which is the only one.
+    #[expect(clippy::unnecessary_wraps, reason = "what every rule returns")]
+    pub fn only(&self, cotangent: Expr<'g>) -> Result<Cotangents<'g>, String> {
+        Ok(vec![(0, cotangent)])
+    }
+
+    /// The cotangents of the first operands, each computed only where it is asked for.
+    #[expect(clippy::unnecessary_wraps, reason = "what every rule returns")]
+    pub fn each(&self, cotangents: &[&dyn Fn() -> Expr<'g>]) -> Result<Cotangents<'g>, String> {
+        let wanted = cotangents
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| self.wants(*position));
+        Ok(wanted
+            .map(|(position, cotangent)| (position, cotangent()))
+            .collect())
+    }
+
+    /// The elements of an operand that is the same in every run.
+    pub fn constant(&self, position: usize) -> Option<Tensor> {
+        let id = self.node.input(position)?;
+        self.builder.with_graph(|graph| graph.constant(id))
+    }
+
+    /// The integers of an operand that is the same in every run; `None` where it is left out.
+    ///
+    /// # Errors
+    /// Where it is there, but computed from the data.
+    pub fn constant_ints(&self, position: usize) -> Result<Option<Vec<i64>>, String> {
+        if self.node.input(position).is_none() {
+            return Ok(None);
+        }
+        let constant = self.constant(position).and_then(|tensor| tensor.to_i64());
+        constant.map(Some).ok_or_else(|| {
+            format!("its input {position} is computed from the data, and has to be constant here")
+        })
+    }
+
+    /// An axis as a position from the front.
+    ///
+    /// # Errors
+    /// Where it is outside the rank.
+    pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, String> {
+        let wrapped = if axis < 0 {
+            usize::try_from(-axis)
+                .ok()
+                .and_then(|back| rank.checked_sub(back))
+        } else {
+            usize::try_from(axis).ok()
+        };
+        wrapped
+            .filter(|&axis| axis < rank.max(1))
+            .ok_or_else(|| format!("axis {axis} is outside its rank {rank}"))
+    }
+
+    /// The shape of the first operand.
+    pub fn shape(&self) -> Dims {
+        self.x(0).shape()
+    }
+
+    /// The extent of an axis of the first operand.
+    ///
+    /// # Errors
+    /// Where it follows the batch.
+    pub fn fixed(&self, dim: Dim) -> Result<i64, String> {
+        dim.extent()
+            .ok_or_else(|| format!("its extent {dim} follows the batch, and has to be fixed here"))
+    }
+}
+
+impl Attributes for Vjp<'_> {
+    fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.node.attribute(name)
+    }
+}

@@ -1,0 +1,39 @@
+//! The rules, by family; [`FAMILIES`] is the table that everything else reads.
+//!
+//! A rule has its formula above it, and its choice at kinks and ties, which follows PyTorch.
+
+mod activation;
+mod arithmetic;
+mod conv;
+mod index;
+mod matmul;
+mod norm;
+mod pool;
+mod reduce;
+mod shape;
+mod softmax;
+mod zero;
+
+use super::rule::Rule;
+
+/// Every family of rules, by name.
+pub const FAMILIES: &[(&str, &[Rule])] = &[
+    ("activation", activation::RULES),
+    ("arithmetic", arithmetic::RULES),
+    ("conv", conv::RULES),
+    ("index", index::RULES),
+    ("matmul", matmul::RULES),
+    ("norm", norm::RULES),
+    ("pool", pool::RULES),
+    ("reduce", reduce::RULES),
+    ("shape", shape::RULES),
+    ("softmax", softmax::RULES),
+    ("zero", zero::RULES),
+];
+
+/// The rule for an operator.
+#[must_use]
+pub fn find(domain: &str, op_type: &str) -> Option<&'static Rule> {
+    let mut rules = FAMILIES.iter().flat_map(|(_, rules)| rules.iter());
+    rules.find(|rule| rule.op_type == op_type && rule.domain == domain)
+}

@@ -1,0 +1,226 @@
+//! Normalisations, and dropout.
+
+use crate::grad::rule::{Cotangents, Rule, Vjp};
+use crate::graph::{Attributes, Dim, Dims, Expr};
+use crate::tensor::DType;
+
+pub(super) const RULES: &[Rule] = &[
+    // y = γ (x − μ) / √(σ² + ε) + β per channel, with μ and σ² given
+    // ⇒ x̄ = ȳ γ/√(σ² + ε), γ̄ = Σ ȳ (x − μ)/√(σ² + ε), β̄ = Σ ȳ, μ̄ = −Σ x̄, σ̄² = −½ Σ ȳ γ (x − μ) (σ² + ε)^{−3/2}
+    Rule::new("BatchNormalization", batch_normalization),
+    // y = γ x̂ + β per channel, x̂ normalised over the positions of each sample and channel ⇒ see `Standard`
+    Rule::new("InstanceNormalization", instance_normalization),
+    // y = γ x̂ + β, x̂ normalised over the axes from `axis` on ⇒ see `Standard`
+    Rule::new("LayerNormalization", layer_normalization),
+    // y = γ x̂ + β, x̂ normalised over the channels and positions of each sample and group ⇒ see `Standard`
+    Rule::new("GroupNormalization", group_normalization),
+    // y = x D^{−b}, D = k + (a/size) Σ over the window of channels of x²
+    // ⇒ x̄ = ȳ D^{−b} − (2ab/size) x · (Σ over the mirrored window of ȳ x D^{−b−1})
+    Rule::new("LRN", local_response_normalization),
+    // y = x when nothing is trained ⇒ x̄ = ȳ
+    Rule::new("Dropout", dropout),
+];
+
+/// Numbers normalised over some axes: x̂ = (x − mean) · inverse, where inverse = 1 / √(variance + ε).
+struct Standard<'g> {
+    axes: Vec<usize>,
+    normal: Expr<'g>,
+    inverse: Expr<'g>,
+}
+
+impl<'g> Standard<'g> {
+    /// Half precision is normalised in single precision, as the operators themselves do it.
+    fn new(x: Expr<'g>, axes: Vec<usize>, epsilon: f64) -> Self {
+        let x = match x.dtype() {
+            DType::F16 | DType::BF16 => x.cast(DType::F32),
+            _ => x,
+        };
+        let centred = x - mean(x, &axes);
+        let variance = mean(centred * centred, &axes);
+        let inverse = (variance + epsilon).unary("Sqrt").unary("Reciprocal");
+        Standard {
+            axes,
+            normal: centred * inverse,
+            inverse,
+        }
+    }
+
+    /// The cotangent of x from that of x̂: inverse · (g − mean g − x̂ · mean(g x̂)).
+    fn vjp(&self, cotangent: Expr<'g>) -> Expr<'g> {
+        let along = self.normal * mean(cotangent * self.normal, &self.axes);
+        (cotangent - mean(cotangent, &self.axes) - along) * self.inverse
+    }
+}
+
+fn mean<'g>(x: Expr<'g>, axes: &[usize]) -> Expr<'g> {
+    x.reduce("ReduceMean", axes, true)
+}
+
+fn epsilon(n: &Vjp<'_>) -> f64 {
+    n.float("epsilon").unwrap_or(1e-5).into()
+}
+
+/// The shape that lets one number per channel stretch over a value of this rank.
+fn per_channel(channels: Dim, rank: usize) -> Dims {
+    let mut shape = vec![Dim::ONE; rank.saturating_sub(1).max(1)];
+    shape[0] = channels;
+    shape
+}
+
+fn batch_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    if n.int("training_mode").unwrap_or(0) != 0 {
+        return Err("it is in training mode; export the model in evaluation mode".into());
+    }
+    let (x, dy) = (n.x(0), n.dy());
+    let own = n.x(1).shape();
+    let channels = own.first().copied().unwrap_or(Dim::ONE);
+    let wide = per_channel(channels, x.rank());
+    let parameter = |position: usize| n.x(position).cast_like(x);
+    let stretched = |value: Expr<'g>| value.reshape(&wide);
+    let summed = |value: Expr<'g>| value.unbroadcast(&wide).reshape(&own);
+    let inverse = (parameter(4) + epsilon(n))
+        .unary("Sqrt")
+        .unary("Reciprocal");
+    let factor = parameter(1) * inverse;
+    // Σ ȳ (x − μ)
+    let along = || summed(dy * (x - stretched(parameter(3))));
+    n.each(&[
+        &|| dy * stretched(factor),
+        &|| along() * inverse,
+        &|| summed(dy),
+        &|| -(summed(dy) * factor),
+        &|| along() * factor * inverse * inverse * -0.5,
+    ])
+}
+
+fn instance_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let (x, scale) = (n.x(0), n.x(1));
+    let own = scale.shape();
+    let channels = own.first().copied().unwrap_or(Dim::ONE);
+    let wide = per_channel(channels, x.rank());
+    let standard = Standard::new(x, (2..x.rank()).collect(), epsilon(n));
+    let dy = n.dy().cast_like(standard.normal);
+    let summed = |value: Expr<'g>| value.unbroadcast(&wide).reshape(&own);
+    n.each(&[
+        &|| standard.vjp(dy * scale.cast_like(dy).reshape(&wide)),
+        &|| summed(dy * standard.normal),
+        &|| summed(dy),
+    ])
+}
+
+fn layer_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let (x, scale) = (n.x(0), n.x(1));
+    let first = n.axis(n.int("axis").unwrap_or(-1), x.rank())?;
+    let axes: Vec<usize> = (first..x.rank()).collect();
+    let standard = Standard::new(x, axes, epsilon(n));
+    let normal = standard.normal;
+    let mut cotangents = Vec::new();
+    if let Some(dy) = n.optional_dy(0) {
+        let dy = dy.cast_like(normal);
+        let scale = scale.cast_like(normal);
+        cotangents = n.each(&[&|| standard.vjp(dy * scale), &|| dy * normal, &|| dy])?;
+    }
+    // The further results: mean ⇒ x̄ += m̄ / count, inverse ⇒ x̄ −= ī · inverse² · x̂ / count
+    let further = [n.optional_dy(1), n.optional_dy(2)].map(|dy| Some(dy?.cast_like(normal)));
+    let slopes = [None, Some(-(normal * standard.inverse * standard.inverse))];
+    if n.wants(0) {
+        for (dy, slope) in further.into_iter().zip(slopes) {
+            if let Some(dy) = dy {
+                let extents = x.shape().into_iter().skip(first);
+                let count: i64 = extents.map(|dim| n.fixed(dim)).product::<Result<_, _>>()?;
+                #[expect(clippy::cast_precision_loss, reason = "no axis is that long")]
+                let each = dy / count as f64;
+                let part = slope.map_or_else(|| each.expand(&x.shape()), |slope| each * slope);
+                cotangents.push((0, part));
+            }
+        }
+    }
+    Ok(cotangents)
+}
+
+fn group_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let (x, scale) = (n.x(0), n.x(1));
+    let shape = x.shape();
+    let [samples, channels, spatial @ ..] = shape.as_slice() else {
+        return Err("its input has no axes for samples and channels".into());
+    };
+    let groups = n.int("num_groups").unwrap_or(1).max(1);
+    let channels = n.fixed(*channels)?;
+    let positions: i64 = spatial
+        .iter()
+        .map(|&dim| n.fixed(dim))
+        .product::<Result<_, _>>()?;
+    let grouped = [
+        *samples,
+        Dim::fixed(groups),
+        Dim::fixed(channels / groups),
+        Dim::fixed(positions),
+    ];
+    // One number per channel from opset 21 on, one per group before.
+    let each = if scale.shape() == [Dim::fixed(channels)] {
+        channels / groups
+    } else {
+        1
+    };
+    let wide = [Dim::fixed(groups), Dim::fixed(each), Dim::ONE];
+    let standard = Standard::new(x.reshape(&grouped), vec![2, 3], epsilon(n));
+    let dy = n.dy().cast_like(standard.normal).reshape(&grouped);
+    let summed = |value: Expr<'g>| value.unbroadcast(&wide).reshape_like(scale);
+    n.each(&[
+        &|| {
+            let scale = scale.cast_like(dy).reshape(&wide);
+            standard.vjp(dy * scale).reshape_like(x)
+        },
+        &|| summed(dy * standard.normal),
+        &|| summed(dy),
+    ])
+}
+
+fn local_response_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let (x, dy) = (n.x(0), n.dy());
+    let size = n.int("size").unwrap_or(1).max(1);
+    let alpha = f64::from(n.float("alpha").unwrap_or(1e-4));
+    let beta = f64::from(n.float("beta").unwrap_or(0.75));
+    let bias = f64::from(n.float("bias").unwrap_or(1.0));
+    let channels = x.shape().get(1).copied().unwrap_or(Dim::ONE);
+    // The sum over `front` channels before, the channel itself, and the rest of `size` behind.
+    let windows = |value: Expr<'g>, front: i64| {
+        let mut pads = [vec![0; x.rank()], vec![0; x.rank()]];
+        (pads[0][1], pads[1][1]) = (front, size - 1 - front);
+        let padded = value.pad(&pads[0], &pads[1]);
+        let parts: Vec<_> = (0..size)
+            .map(|start| padded.slice(1, start, channels.plus(Dim::fixed(start))))
+            .collect();
+        if parts.len() == 1 {
+            padded
+        } else {
+            n.builder().node("Sum", &parts, &[], value.fact())
+        }
+    };
+    let front = (size - 1) / 2;
+    #[expect(clippy::cast_precision_loss, reason = "no window is that large")]
+    let strength = alpha / size as f64;
+    let divisor = windows(x * x, front) * strength + bias;
+    let direct = dy * divisor.binary("Pow", -beta);
+    let shared = windows(direct * x / divisor, size - 1 - front);
+    n.only(direct - x * shared * (2.0 * beta * strength))
+}
+
+fn dropout<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let Some(dy) = n.optional_dy(0) else {
+        return Ok(Vec::new());
+    };
+    let constant = |position: usize| n.constant(position).map(|tensor| tensor.to_f64());
+    let is_off = |position: usize| {
+        n.optional_x(position)
+            .is_none_or(|_| constant(position).is_some_and(|values| values == [0.0]))
+    };
+    let never_drops = n.optional_x(1).is_some() && is_off(1);
+    if is_off(2) || never_drops {
+        return n.only(dy);
+    }
+    Err(match constant(2) {
+        Some(_) => "it is in training mode; export the model in evaluation mode".into(),
+        None => "whether it is in training mode is computed from the data".into(),
+    })
+}

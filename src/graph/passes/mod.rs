@@ -1,0 +1,11 @@
+//! Rewrites of whole graphs, one per file.
+
+mod free_batch;
+mod lift;
+mod normalize;
+mod prune;
+
+pub use free_batch::{FreeBatchError, Freed, free_batch};
+pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
+pub use normalize::{Normalization, normalize};
+pub use prune::prune;

@@ -1,0 +1,387 @@
+//! The gradient graph: a model extended by its loss and the gradient of that loss.
+
+use super::Error;
+use crate::grad;
+use crate::graph::{Attributes, Builder, Dim, Dims, Fact, Graph, ValueId, passes};
+use crate::loss::Loss;
+use crate::onnx::proto::{
+    Dimension, DimensionValue, StringStringEntryProto, TensorShapeProto, TensorType, TypeProto,
+    TypeValue, ValueInfoProto,
+};
+use crate::tensor::DType;
+
+/// The version of the contract that gradient graphs follow (metadata key `mohs.contract`).
+pub const CONTRACT: &str = "1";
+
+/// What is asked of a gradient graph.
+#[derive(Debug, Clone, Default)]
+pub struct GradientOptions {
+    /// The loss.
+    pub loss: Loss,
+    /// The values to differentiate by; the attacked input where there are none.
+    pub wrt: Vec<String>,
+    /// Whether a final `Softmax` is differentiated through, instead of from the logits below it.
+    pub keep_softmax: bool,
+}
+
+/// A graph that gives, beside the model's own outputs, the loss of each sample and its gradient.
+#[derive(Debug, Clone)]
+pub struct GradientGraph {
+    /// The graph: the model's inputs and `labels` (int64 `[N]`); the model's outputs, `loss` (float `[N]`) and `grad`.
+    pub graph: Graph,
+    /// The labels.
+    pub labels: ValueId,
+    /// The model's output with a number for each class.
+    pub output: ValueId,
+    /// The loss of each sample.
+    pub loss: ValueId,
+    /// Each differentiated value with d(sum of losses)/d(value).
+    pub gradients: Vec<(ValueId, ValueId)>,
+    /// Whether the gradient was taken from the logits below a final softmax.
+    pub softmax_removed: bool,
+}
+
+impl GradientGraph {
+    /// Refuses a loss that the graph was not made for.
+    ///
+    /// # Errors
+    /// Where the graph says that it has another loss.
+    pub fn check_loss(&self, loss: Loss) -> Result<(), Error> {
+        let entry = self
+            .graph
+            .model
+            .metadata_props
+            .iter()
+            .find(|entry| entry.key.as_deref() == Some("mohs.loss"));
+        match entry.and_then(|entry| entry.value.as_deref()) {
+            Some(made) if made != loss.name() => Err(Error::Unsuitable(format!(
+                "the gradient graph was made for the {made} loss, and the attack asks for {loss}; give the attack loss={made}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Extends a traced graph by the loss on `output` and its gradient.
+///
+/// # Errors
+/// Where the output has no class scores, where a name of `wrt` is no float value, or where an operator on the path has no rule.
+pub fn derive(
+    mut graph: Graph,
+    input: ValueId,
+    output: ValueId,
+    options: &GradientOptions,
+    sha256: &str,
+) -> Result<GradientGraph, Error> {
+    let wrt = wanted_values(&graph, input, &options.wrt)?;
+    let scores = Scores::find(&graph, output, options.keep_softmax)?;
+    let least = options.loss.least_classes();
+    if scores.classes < least {
+        return Err(Error::Unsuitable(format!(
+            "output `{}` has {} classes, and the {} loss needs at least {least}; choose another loss",
+            graph.name(output),
+            scores.classes,
+            options.loss
+        )));
+    }
+    let names = if wrt.len() == 1 {
+        vec!["grad".to_owned()]
+    } else {
+        wrt.iter()
+            .map(|id| format!("grad.{}", graph.name(*id)))
+            .collect()
+    };
+    for name in names.iter().map(String::as_str).chain(["labels", "loss"]) {
+        make_room(&mut graph, name)?;
+    }
+    let labels = add_input(&mut graph, "labels", DType::I64, &[scores.batch]);
+    let builder = Builder::new(graph);
+    builder.set_scope("loss");
+    let logits = builder
+        .expr(scores.logits)
+        .ok_or_else(|| Error::Unsuitable("the output has no fixed shape".into()))?;
+    let logits = logits.reshape(&[scores.batch, Dim::fixed(scores.classes)]);
+    let labels_expr = builder
+        .expr(labels)
+        .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
+    let loss = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
+    let seed = builder.full(loss.dtype(), &loss.shape(), 1.0);
+    let found = grad::vjp(&builder, &[(loss.id(), seed)], &wrt)?;
+    builder.set_scope("mohs");
+    let mut gradients = Vec::new();
+    for (id, gradient) in wrt.iter().zip(found) {
+        let gradient = gradient.ok_or_else(|| {
+            let name = builder.with_graph(|graph| graph.name(*id).to_owned());
+            grad::Error::Unreachable {
+                name,
+                reason: builder.with_graph(|graph| zeros_behind(graph, *id)),
+            }
+        })?;
+        gradients.push((*id, gradient.id()));
+    }
+    let loss = loss.id();
+    let mut graph = builder.into_graph();
+    let loss = add_output(&mut graph, "loss", loss);
+    let gradients: Vec<_> = gradients
+        .into_iter()
+        .zip(&names)
+        .map(|((id, gradient), name)| (id, add_output(&mut graph, name, gradient)))
+        .collect();
+    passes::prune(&mut graph);
+    let wrt_names: Vec<_> = wrt.iter().map(|id| graph.name(*id).to_owned()).collect();
+    for (key, value) in [
+        ("mohs.contract", CONTRACT.to_owned()),
+        ("mohs.loss", options.loss.name().to_owned()),
+        ("mohs.wrt", wrt_names.join(",")),
+        ("mohs.output", graph.name(output).to_owned()),
+        ("mohs.sha256", sha256.to_owned()),
+    ] {
+        graph
+            .model
+            .metadata_props
+            .retain(|entry| entry.key.as_deref() != Some(key));
+        graph.model.metadata_props.push(StringStringEntryProto {
+            key: Some(key.into()),
+            value: Some(value),
+        });
+    }
+    Ok(GradientGraph {
+        graph,
+        labels,
+        output,
+        loss,
+        gradients,
+        softmax_removed: scores.softmax_removed,
+    })
+}
+
+/// The class scores that the loss is computed from.
+struct Scores {
+    logits: ValueId,
+    batch: Dim,
+    classes: i64,
+    softmax_removed: bool,
+}
+
+impl Scores {
+    fn find(graph: &Graph, output: ValueId, keep_softmax: bool) -> Result<Self, Error> {
+        let name = graph.name(output);
+        let fact = graph.fact(output).ok_or_else(|| {
+            Error::Unsuitable(format!("the shape of output `{name}` depends on the data, or it is no tensor; choose another with --output"))
+        })?;
+        let (batch, classes) = class_axis(&fact.shape).filter(|_| fact.dtype.is_float()).ok_or_else(|| {
+            let shape = show(&fact.shape);
+            Error::Unsuitable(format!(
+                "output `{name}` is {} {shape}, and class scores have to be float [N, classes] with at least 2 classes; choose another with --output",
+                fact.dtype
+            ))
+        })?;
+        let producers = graph.producers();
+        let mut logits = output;
+        let mut softmax_removed = false;
+        while let Some(node) = producers[logits.index()].map(|position| &graph.nodes[position]) {
+            let passes_on = node.is("Identity")
+                || node.is("Flatten")
+                || node.is("Reshape")
+                || node.is("Squeeze");
+            let softmax = node.is("Softmax") && !keep_softmax && softmax_over_classes(graph, node);
+            let Some(below) = node.input(0).filter(|_| passes_on || softmax) else {
+                break;
+            };
+            let same = graph
+                .fact(below)
+                .is_some_and(|fact| class_axis(&fact.shape) == Some((batch, classes)));
+            if !same {
+                break;
+            }
+            logits = below;
+            if softmax {
+                softmax_removed = true;
+                break;
+            }
+        }
+        if !softmax_removed {
+            logits = output;
+        }
+        Ok(Scores {
+            logits,
+            batch,
+            classes,
+            softmax_removed,
+        })
+    }
+}
+
+fn softmax_over_classes(graph: &Graph, node: &crate::graph::Node) -> bool {
+    let Some(shape) = node
+        .input(0)
+        .and_then(|id| graph.fact(id))
+        .map(|fact| &fact.shape)
+    else {
+        return false;
+    };
+    let rank = i64::try_from(shape.len()).unwrap_or_default();
+    let axis = node.int("axis").unwrap_or(-1);
+    // The axis of the classes is the only one that is neither the batch nor of extent 1.
+    let axis = if axis < 0 { axis + rank } else { axis };
+    usize::try_from(axis)
+        .ok()
+        .and_then(|axis| shape.get(axis).filter(|_| axis > 0))
+        .is_some_and(|dim| *dim != Dim::ONE)
+}
+
+/// Whether the scores of an output come out of a softmax, and so are probabilities.
+#[must_use]
+pub fn ends_in_softmax(graph: &Graph, output: ValueId) -> bool {
+    Scores::find(graph, output, false).is_ok_and(|scores| scores.softmax_removed)
+}
+
+/// The batch and the number of classes of a shape [N, classes], possibly with further axes of extent 1.
+#[must_use]
+pub fn class_axis(shape: &Dims) -> Option<(Dim, i64)> {
+    let (batch, rest) = shape.split_first()?;
+    let mut wide = rest.iter().filter(|dim| **dim != Dim::ONE);
+    let classes = wide.next()?.extent().filter(|&classes| classes >= 2)?;
+    wide.next().is_none().then_some((*batch, classes))
+}
+
+/// A shape for a message.
+#[must_use]
+pub fn show(shape: &[Dim]) -> String {
+    let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
+    format!("[{}]", dims.join(", "))
+}
+
+fn wanted_values(graph: &Graph, input: ValueId, names: &[String]) -> Result<Vec<ValueId>, Error> {
+    if names.is_empty() {
+        return Ok(vec![input]);
+    }
+    let find = |name: &String| {
+        let id = graph.find(name).ok_or_else(|| {
+            Error::Unsuitable(format!(
+                "the model has no tensor `{name}`; `mohs inspect --tensors` lists them"
+            ))
+        })?;
+        match graph.fact(id) {
+            Some(fact) if fact.dtype.is_float() => Ok(id),
+            Some(fact) => Err(Error::Unsuitable(format!(
+                "tensor `{name}` is {}, and only floats have gradients",
+                fact.dtype
+            ))),
+            None => Err(Error::Unsuitable(format!(
+                "the shape of tensor `{name}` depends on the data"
+            ))),
+        }
+    };
+    names.iter().map(find).collect()
+}
+
+/// Names the operators with a declared zero that a value feeds, for the message that it has no gradient.
+fn zeros_behind(graph: &Graph, id: ValueId) -> String {
+    let mut reached = vec![false; graph.value_count()];
+    reached[id.index()] = true;
+    let mut zeros = Vec::new();
+    for node in &graph.nodes {
+        if !graph.reads(node).iter().any(|input| reached[input.index()]) {
+            continue;
+        }
+        match grad::rules::find(node.domain(), node.op_type()).map(|rule| rule.kind) {
+            Some(grad::Kind::Zero(reason)) if !node.is("Shape") => {
+                zeros.push(format!(
+                    "\n  {} (node `{}`): {reason}",
+                    node.op_type(),
+                    node.proto.name.as_deref().unwrap_or_default()
+                ));
+            }
+            Some(grad::Kind::Zero(_)) => {}
+            _ => node
+                .outputs
+                .iter()
+                .flatten()
+                .for_each(|output| reached[output.index()] = true),
+        }
+    }
+    if zeros.is_empty() {
+        String::new()
+    } else {
+        format!("; in the way:{}", zeros.concat())
+    }
+}
+
+/// Frees a name that the contract needs, where an inner value has it.
+fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
+    let Some(id) = graph.find(name) else {
+        return Ok(());
+    };
+    let outside = graph
+        .inputs
+        .iter()
+        .chain(&graph.outputs)
+        .any(|(port, _)| *port == id);
+    if outside || !graph.rename(id, &format!("{name}.inner")) {
+        return Err(Error::Unsuitable(format!(
+            "the model has an input, an output or an outer value of a subgraph called `{name}`, which is a name of the gradient graph; rename it"
+        )));
+    }
+    Ok(())
+}
+
+/// Declares a new input with exactly this name.
+pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
+    let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
+    graph.value_mut(id).fact = Some(Fact::new(dtype, shape.to_vec()));
+    let info = declare(graph.name(id), dtype, shape);
+    graph.inputs.push((id, info));
+    id
+}
+
+/// Makes a value an output with exactly this name, through an `Identity` where it is named otherwise.
+pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
+    let fact = graph.fact(value).cloned();
+    let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
+    let proto = crate::onnx::proto::NodeProto {
+        op_type: Some("Identity".into()),
+        name: Some(graph.fresh_name(&format!("output/{name}"))),
+        ..Default::default()
+    };
+    graph.nodes.push(crate::graph::Node {
+        proto,
+        inputs: vec![Some(value)],
+        outputs: vec![Some(id)],
+    });
+    let (dtype, shape) = fact.as_ref().map_or((DType::F32, Vec::new()), |fact| {
+        (fact.dtype, fact.shape.clone())
+    });
+    let info = declare(graph.name(id), dtype, &shape);
+    graph.value_mut(id).fact = fact;
+    graph.outputs.push((id, info));
+    id
+}
+
+/// The declaration of a tensor; extents that follow the batch are named `N`, or left open where they are not N itself.
+pub(super) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
+    let dim = |dim: &Dim| Dimension {
+        value: match dim.extent() {
+            Some(extent) => Some(DimensionValue::DimValue(extent)),
+            None if *dim == Dim::BATCH => Some(DimensionValue::DimParam("N".into())),
+            None => None,
+        },
+        denotation: None,
+    };
+    let shape = TensorShapeProto {
+        dim: shape.iter().map(dim).collect(),
+    };
+    let tensor = TensorType {
+        elem_type: Some(dtype.to_onnx()),
+        shape: Some(shape),
+    };
+    let r#type = TypeProto {
+        value: Some(TypeValue::TensorType(tensor)),
+        denotation: None,
+    };
+    ValueInfoProto {
+        name: Some(name.into()),
+        r#type: Some(r#type),
+        ..ValueInfoProto::default()
+    }
+}

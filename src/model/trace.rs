@@ -1,0 +1,197 @@
+//! Types and shapes by running: what every value of a graph is, and which of its axes follow the batch.
+
+use super::Error;
+use crate::graph::{Dim, Fact, Graph, ValueId};
+
+use crate::onnx::proto::ValueInfoProto;
+use crate::runtime::{Optimization, SessionOptions, Value};
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+
+/// The batch sizes at which a graph with a dynamic batch is run: two sizes tell which extents follow the batch, and how.
+pub const BATCHES: [usize; 2] = [2, 3];
+
+/// Known values are kept up to this many elements: shape arithmetic, not data.
+const KNOWN_ELEMENTS: usize = 4096;
+
+/// Runs the graph at each batch size and records the fact of every value.
+///
+/// `feed` gives the values of the inputs at a batch size. With one batch size every extent is fixed.
+/// Values whose extents depend on the data, and values that are no tensors, get no fact.
+///
+/// # Errors
+/// Where ONNX Runtime cannot load or run the graph.
+pub fn trace(
+    graph: &mut Graph,
+    feed: &dyn Fn(usize) -> Result<Vec<(String, Value)>, Error>,
+    batches: &[usize],
+    session: &SessionOptions,
+) -> Result<(), Error> {
+    let runs = run_all(graph, feed, batches, session)?;
+    let on_data = depends_on_data(graph);
+    let initializers: Vec<ValueId> = graph.initializers.clone();
+    for id in initializers {
+        if let Some(proto) = &graph.value(id).initializer
+            && let Some(dtype) = proto.data_type.and_then(crate::tensor::DType::from_onnx)
+        {
+            let shape = proto
+                .dims
+                .iter()
+                .map(|&extent| Dim::fixed(extent))
+                .collect();
+            graph.value_mut(id).fact = Some(Fact::new(dtype, shape));
+        }
+    }
+    for id in graph.value_ids() {
+        let seen: Option<Vec<&Tensor>> = runs.iter().map(|run| run.get(graph.name(id))).collect();
+        let Some(seen) = seen.filter(|seen| !seen.is_empty()) else {
+            continue;
+        };
+        let fact = fact_of(&seen, batches, on_data[id.index()]);
+        graph.value_mut(id).fact = fact;
+    }
+    Ok(())
+}
+
+/// The fact that one value's tensors at the batch sizes show.
+fn fact_of(seen: &[&Tensor], batches: &[usize], on_data: bool) -> Option<Fact> {
+    let first = seen.first()?;
+    let shape = match (seen, batches) {
+        ([one], _) => one
+            .shape()
+            .iter()
+            .map(|&extent| i64::try_from(extent).ok().map(Dim::fixed))
+            .collect(),
+        ([a, b, ..], &[at_a, at_b, ..]) if a.shape().len() == b.shape().len() => {
+            let pairs = a.shape().iter().zip(b.shape());
+            pairs
+                .map(|(&a, &b)| line_through(at_a, a, at_b, b))
+                .collect()
+        }
+        _ => None,
+    };
+    let mut fact = Fact::new(first.dtype(), shape?);
+    let same = seen.iter().all(|tensor| tensor == first);
+    if same && !on_data && !first.dtype().is_float() && first.len() <= KNOWN_ELEMENTS {
+        fact.known = Some((*first).clone());
+    }
+    Some(fact)
+}
+
+/// The extent as a function of the batch size, from two measurements; `None` where no whole multiple fits.
+fn line_through(at_a: usize, a: usize, at_b: usize, b: usize) -> Option<Dim> {
+    let signed = |number: usize| i64::try_from(number).ok();
+    let (at_a, a, at_b, b) = (signed(at_a)?, signed(a)?, signed(at_b)?, signed(b)?);
+    let (rise, run) = (b - a, at_b - at_a);
+    (run != 0 && rise % run == 0).then(|| {
+        let per_sample = rise / run;
+        Dim {
+            per_sample,
+            fixed: a - per_sample * at_a,
+        }
+    })
+}
+
+/// Runs the graph with every value fetched.
+fn run_all(
+    graph: &Graph,
+    feed: &dyn Fn(usize) -> Result<Vec<(String, Value)>, Error>,
+    batches: &[usize],
+    session: &SessionOptions,
+) -> Result<Vec<HashMap<String, Tensor>>, Error> {
+    let mut model = graph.to_model();
+    if let Some(proto) = &mut model.graph {
+        let declared: Vec<String> = proto
+            .output
+            .iter()
+            .filter_map(|info| info.name.clone())
+            .collect();
+        let inner = graph
+            .nodes
+            .iter()
+            .flat_map(|node| node.outputs.iter().flatten());
+        let inner = inner
+            .map(|id| graph.name(*id))
+            .filter(|name| !declared.iter().any(|output| output == name));
+        let infos = inner.map(|name| ValueInfoProto {
+            name: Some(name.into()),
+            ..ValueInfoProto::default()
+        });
+        proto.output.extend(infos.collect::<Vec<_>>());
+    }
+    let options = SessionOptions {
+        optimization: Optimization::None,
+        save_optimized: None,
+        ..session.clone()
+    };
+    let mut session = super::load(&model, &options)?;
+    let tensors: Vec<String> = session
+        .outputs()
+        .iter()
+        .filter(|port| port.dtype.is_some())
+        .map(|port| port.name.clone())
+        .collect();
+    let mut runs = Vec::new();
+    for &batch in batches {
+        let feeds = feed(batch)?;
+        let inputs: Vec<(&str, &Value)> = feeds
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .collect();
+        let names: Vec<&str> = tensors.iter().map(String::as_str).collect();
+        let outputs = session.run_for(&names, &inputs)?;
+        let mut seen: HashMap<String, Tensor> = HashMap::new();
+        for (name, value) in tensors
+            .iter()
+            .zip(&outputs)
+            .chain(feeds.iter().map(|(name, value)| (name, value)))
+        {
+            seen.insert(name.clone(), value.to_tensor()?);
+        }
+        runs.push(seen);
+    }
+    Ok(runs)
+}
+
+/// Whether each value depends on the elements of an input, not merely on its shape.
+fn depends_on_data(graph: &Graph) -> Vec<bool> {
+    let mut depends = vec![false; graph.value_count()];
+    for (id, _) in graph.real_inputs() {
+        depends[id.index()] = true;
+    }
+    for node in &graph.nodes {
+        let random =
+            node.op_type().starts_with("Random") || node.is("Bernoulli") || node.is("Multinomial");
+        let shape_only = node.is("Shape") || node.is("Size");
+        if random || (!shape_only && graph.reads(node).iter().any(|id| depends[id.index()])) {
+            for output in node.outputs.iter().flatten() {
+                depends[output.index()] = true;
+            }
+        }
+    }
+    depends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_runs_tell_how_an_extent_follows_the_batch() {
+        assert_eq!(
+            line_through(2, 8, 3, 12),
+            Some(Dim {
+                per_sample: 4,
+                fixed: 0
+            })
+        );
+        assert_eq!(
+            line_through(2, 3, 3, 4),
+            Some(Dim {
+                per_sample: 1,
+                fixed: 1
+            })
+        );
+        assert_eq!(line_through(2, 7, 3, 7), Some(Dim::fixed(7)));
+    }
+}
