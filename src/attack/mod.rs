@@ -44,6 +44,14 @@ pub trait Attack: fmt::Debug + Send + Sync {
     /// The name with every parameter that differs from its default, as [`AttackPlan::parse`] reads it: `pgd:steps=20`.
     fn label(&self) -> String;
 
+    /// Refuses parameters that make no sense, alone or together; attacks that [`AttackSpec::build`] made have passed.
+    ///
+    /// # Errors
+    /// [`Error::Value`], which says what would be right.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// How many steps, each with one gradient evaluation, one restart takes; at least 1.
     fn steps(&self) -> u32;
 

@@ -23,21 +23,25 @@ Alone, for a model whose gradients may say nothing (quantised, random, very conf
         Parameter {
             name: "steps",
             default: "40",
+            accepts: "a whole number from 1 to 4294967295",
             help: "How many steps each restart takes.",
         },
         Parameter {
             name: "step_size",
             default: "2.5·ε/steps",
-            help: "α, the length of a step in the chosen norm and the units of the data: a decimal or a fraction such as `2/255`.",
+            accepts: "a number above 0, as a decimal or a fraction such as 2/255",
+            help: "α, the length of a step in the chosen norm, in the units of the data.",
         },
         Parameter {
             name: "restarts",
             default: "1",
+            accepts: "a whole number from 1 to 4294967295",
             help: "How often to run from a new random point on a sample that is not broken yet.",
         },
         Parameter {
             name: "random_start",
             default: "true",
+            accepts: "true or false",
             help: "`false` starts at the clean sample.",
         },
         LOSS,
@@ -87,18 +91,6 @@ impl Default for Pgd {
     }
 }
 
-impl Pgd {
-    fn check(&self) -> Result<(), Error> {
-        if self.restarts > NonZeroU32::MIN && !self.random_start {
-            return Err(SPEC.refuse(format!(
-                "restarts={} with random_start=false would run the same attack again and again; allow the random start, or drop the restarts",
-                self.restarts
-            )));
-        }
-        Ok(())
-    }
-}
-
 impl Attack for Pgd {
     fn name(&self) -> &'static str {
         SPEC.name
@@ -106,6 +98,19 @@ impl Attack for Pgd {
 
     fn label(&self) -> String {
         SPEC.label(self)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.step_size.is_some_and(|size| !is_step_size(size)) {
+            return Err(SPEC.refuse("the step size must be a finite number above 0"));
+        }
+        if self.restarts > NonZeroU32::MIN && !self.random_start {
+            return Err(SPEC.refuse(format!(
+                "restarts={} with random_start=false would run the same attack again and again; allow the random start, or drop the restarts",
+                self.restarts
+            )));
+        }
+        Ok(())
     }
 
     fn steps(&self) -> u32 {
@@ -145,6 +150,10 @@ impl Attack for Pgd {
     }
 }
 
+fn is_step_size(value: f64) -> bool {
+    value > 0.0 && value.is_finite()
+}
+
 /// A number above 0, or a text that holds one (`"2/255"`, as configuration files have to write it).
 fn positive_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     struct Visitor;
@@ -157,7 +166,7 @@ fn positive_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
         }
 
         fn visit_f64<E: de::Error>(self, value: f64) -> Result<f64, E> {
-            if value > 0.0 && value.is_finite() {
+            if is_step_size(value) {
                 Ok(value)
             } else {
                 Err(E::invalid_value(de::Unexpected::Float(value), &self))
@@ -186,7 +195,7 @@ fn positive_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 mod tests {
     use super::*;
     use crate::attack::linear::{Scene, weights};
-    use crate::attack::{Fgm, Fgsm};
+    use crate::attack::{AttackPlan, Fgm, Fgsm};
     use crate::threat::{Bounds, Norm};
     use ndarray::{Array2, Axis, array};
     use proptest::prelude::*;
@@ -259,15 +268,16 @@ mod tests {
         }
     }
 
-    /// Whatever the signs of the steps, a linear model's gain never falls under exact projection.
+    /// Projecting onto the ball alone and clipping afterwards would end at 0.2798 here instead of 0.2828, short of the surface.
     #[test]
     fn bounds_are_met_by_projecting_and_not_by_clipping_afterwards() {
-        let mut scene = Scene::new(Norm::L2, 1.0, Bounds::UNIT, 1, 2);
+        let mut scene = Scene::new(Norm::L2, 0.3, Bounds::UNIT, 1, 2);
         scene.clean = array![[0.5, 0.9]];
         let visited = scene.run(&pgd(40, false), None, |_| array![[1.0, 1.0]]);
-        let last = visited.last().unwrap();
-        // The second element stops at its bound and the first goes on until its own.
-        assert_eq!(last, array![[1.0, 1.0]]);
+        let last = visited.last().unwrap() - &scene.clean;
+        let expected = (0.3_f32.powi(2) - 0.1_f32.powi(2)).sqrt();
+        assert!((last[[0, 0]] - expected).abs() < 1e-6, "{last}");
+        assert!((last[[0, 1]] - 0.1).abs() < 1e-6, "{last}");
     }
 
     #[test]
@@ -288,6 +298,27 @@ mod tests {
             let fgm = scene.run(&Fgm::default(), None, |_| weights.clone());
             let error = (&ours[1] - &fgm[1]).mapv(f32::abs).sum();
             assert!(error < 1e-5, "{norm}: {error}");
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_however_they_are_made() {
+        for attack in [
+            Pgd {
+                step_size: Some(-0.1),
+                ..Pgd::default()
+            },
+            Pgd {
+                step_size: Some(f64::NAN),
+                ..Pgd::default()
+            },
+            Pgd {
+                restarts: NonZeroU32::new(2).unwrap(),
+                ..pgd(40, false)
+            },
+        ] {
+            let plan = AttackPlan::new(vec![Arc::new(attack.clone())]);
+            assert!(matches!(plan, Err(Error::Value { .. })), "{attack:?}");
         }
     }
 

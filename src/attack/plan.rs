@@ -16,12 +16,13 @@ impl AttackPlan {
     /// A plan of attacks that are already made.
     ///
     /// # Errors
-    /// Where there is none, or where two have the same label.
+    /// Where there is none, where one's parameters make no sense, or where two have the same label.
     pub fn new(attacks: Vec<Arc<dyn Attack>>) -> Result<Self, Error> {
         if attacks.is_empty() {
             return Err(Error::Empty { known: known() });
         }
         for (position, attack) in attacks.iter().enumerate() {
+            attack.check()?;
             let label = attack.label();
             if attacks.iter().take(position).any(|a| a.label() == label) {
                 return Err(Error::Duplicate { label });
@@ -239,28 +240,66 @@ mod tests {
     }
 
     #[test]
-    fn values_that_cannot_be_are_refused_by_name() {
-        for (text, words) in [
-            ("pgd:steps=0", ["steps", "nonzero"]),
-            ("pgd:steps=-1", ["steps", "-1"]),
-            ("pgd:steps=2.5", ["steps", "2.5"]),
-            ("pgd:steps=many", ["steps", "many"]),
-            ("pgd:restarts=0", ["restarts", "nonzero"]),
-            ("pgd:step_size=0", ["step_size", "positive"]),
-            ("pgd:step_size=-1/255", ["step_size", "positive"]),
-            ("pgd:step_size=nan", ["step_size", "nan"]),
-            ("pgd:step_size=1/0", ["step_size", "1/0"]),
-            ("pgd:random_start=maybe", ["random_start", "maybe"]),
-            ("pgd:loss=hinge", ["cross-entropy", "dlr"]),
+    fn values_that_cannot_be_are_refused_with_those_that_can() {
+        for (text, expected) in [
             (
-                "pgd:restarts=2,random_start=false",
-                ["restarts", "random_start"],
+                "steps=0",
+                "`steps` cannot be 0; give a whole number from 1 to 4294967295",
+            ),
+            (
+                "steps=-1",
+                "`steps` cannot be -1; give a whole number from 1 to 4294967295",
+            ),
+            (
+                "loss=dlr,steps=2.5",
+                "`steps` cannot be 2.5; give a whole number from 1 to 4294967295",
+            ),
+            (
+                "steps=many",
+                "`steps` cannot be many; give a whole number from 1 to 4294967295",
+            ),
+            (
+                "restarts=9999999999",
+                "`restarts` cannot be 9999999999; give a whole number from 1 to 4294967295",
+            ),
+            (
+                "step_size=0",
+                "`step_size` cannot be 0; give a number above 0, as a decimal or a fraction such as 2/255",
+            ),
+            (
+                "step_size=nan",
+                "`step_size` cannot be nan; give a number above 0, as a decimal or a fraction such as 2/255",
+            ),
+            (
+                "step_size=1/0",
+                "`step_size` cannot be 1/0; give a number above 0, as a decimal or a fraction such as 2/255",
+            ),
+            (
+                "random_start=1",
+                "`random_start` cannot be 1; give true or false",
+            ),
+            (
+                "loss=hinge",
+                "`loss` cannot be hinge; give cross-entropy, margin or dlr",
+            ),
+            (
+                "restarts=2,random_start=false",
+                "restarts=2 with random_start=false would run the same attack again and again; allow the random start, or drop the restarts",
             ),
         ] {
-            let message = message(text);
-            assert!(message.starts_with("attack `pgd`: "), "{message}");
-            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+            assert_eq!(
+                message(&format!("pgd:{text}")),
+                format!("attack `pgd`: {expected}")
+            );
         }
+    }
+
+    /// Configuration files have no fractions of their own.
+    #[test]
+    fn tables_hold_fractions_as_text() {
+        let table: Table = "step_size = '2/255'\nsteps = 3".parse().unwrap();
+        let pgd = (find("pgd").unwrap().build)(table).unwrap();
+        assert_eq!(pgd.step_size(1.0), 2.0 / 255.0);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Parameter {
     pub name: &'static str,
     /// The default, as a user would write it, or a description of it where it depends on something else.
     pub default: &'static str,
+    /// The values that it can have, as the object of "give …".
+    pub accepts: &'static str,
     /// One sentence.
     pub help: &'static str,
 }
@@ -44,7 +46,8 @@ pub struct Parameter {
 pub(super) const LOSS: Parameter = Parameter {
     name: "loss",
     default: "cross-entropy",
-    help: "The loss that the attack raises: `cross-entropy`, `margin` or `dlr`.",
+    accepts: "cross-entropy, margin or dlr",
+    help: "The loss that the attack raises.",
 };
 
 /// The documentation of every attack, as Markdown.
@@ -77,14 +80,16 @@ impl AttackSpec {
     }
 
     fn parameter_table(&self) -> String {
-        let mut table = String::from("| name | default | |\n| --- | --- | --- |\n");
+        let mut table =
+            String::from("| name | values | default | meaning |\n| --- | --- | --- | --- |\n");
         for Parameter {
             name,
             default,
+            accepts,
             help,
         } in self.parameters
         {
-            let _ = writeln!(table, "| `{name}` | {default} | {help} |");
+            let _ = writeln!(table, "| `{name}` | {accepts} | {default} | {help} |");
         }
         table
     }
@@ -100,10 +105,20 @@ impl AttackSpec {
                 known: list(names()),
             });
         }
-        table.try_into().map_err(|error: toml::de::Error| {
-            // The text ends with the parameter's name on a line of its own.
-            let text = error.to_string();
-            self.refuse(text.split_whitespace().collect::<Vec<_>>().join(" "))
+        let read = |table: Table| table.try_into::<P>();
+        read(table.clone()).map_err(|error| {
+            // Every parameter may be left out, so that the one at fault is the one that cannot be read alone.
+            let fault = self.parameters.iter().find_map(|parameter| {
+                let (name, value) = table.get_key_value(parameter.name)?;
+                let alone = Table::from_iter([(name.clone(), value.clone())]);
+                read(alone).err().map(|_| (parameter, value))
+            });
+            self.refuse(match fault {
+                Some((Parameter { name, accepts, .. }, value)) => {
+                    format!("`{name}` cannot be {}; give {accepts}", plain(value))
+                }
+                None => error.message().to_owned(),
+            })
         })
     }
 
@@ -183,6 +198,7 @@ fn edits(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::AttackPlan;
 
     #[test]
     fn the_documentation_has_every_section_of_every_attack() {
@@ -204,6 +220,20 @@ mod tests {
             assert_eq!(text.matches(&heading).count(), ATTACKS.len(), "{section}");
         }
         assert!(!text.contains("\n\n\n"));
+    }
+
+    #[test]
+    fn defaults_are_those_that_are_written() {
+        for spec in ATTACKS {
+            for Parameter { name, default, .. } in spec.parameters {
+                // A default that depends on ε is no number.
+                if !default.contains('ε') {
+                    let text = format!("{}:{name}={default}", spec.name);
+                    let plan = AttackPlan::parse(&text).unwrap();
+                    assert_eq!(plan.attacks()[0].label(), spec.name, "{text}");
+                }
+            }
+        }
     }
 
     #[test]

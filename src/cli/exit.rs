@@ -1,6 +1,8 @@
 //! Exit codes, and the one place where errors are printed.
 
-use super::terminal::is_broken_pipe;
+use super::arguments::CheckError;
+use super::output::OutputError;
+use super::terminal::{PrintError, is_broken_pipe};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -26,7 +28,8 @@ impl From<Exit> for ExitCode {
 
 /// Why a command did not end well: an error, and whose fault it is.
 ///
-/// There is no conversion from other errors on purpose: [`Blame`] makes each place say which kind it is.
+/// There is no general conversion from other errors on purpose: [`Blame`] makes each place say which kind it is. Only what can have
+/// a single cause, such as a path that cannot be written, converts by itself.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit code; never [`Exit::Success`].
@@ -63,6 +66,24 @@ impl Failure {
     #[must_use]
     pub fn exit(&self) -> Exit {
         self.exit
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        Failure::bad_input(error)
+    }
+}
+
+impl From<PrintError> for Failure {
+    fn from(error: PrintError) -> Self {
+        Failure::bad_input(error)
+    }
+}
+
+impl From<CheckError> for Failure {
+    fn from(error: CheckError) -> Self {
+        Failure::bad_input(error)
     }
 }
 
@@ -123,7 +144,6 @@ fn conclude_on(result: Result<(), Failure>, stderr: &mut dyn std::io::Write) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::terminal::PrintError;
     use anyhow::Context;
     use std::io;
 
@@ -164,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_reader_of_stdout_that_went_away_ends_in_silence() {
-        let gone = Err(PrintError::BrokenPipe).or_bad_input();
+        let gone = Err(PrintError::BrokenPipe.into());
         assert_eq!(conclude_text(gone), (0, String::new()));
         // A broken pipe elsewhere, such as a file of results that is a pipe, is an error.
         let elsewhere = Err(io::Error::from(io::ErrorKind::BrokenPipe)).or_bad_input();

@@ -1,5 +1,9 @@
 //! `mohs list`: names with what they are, in two columns.
 
+use super::arguments::Listed;
+use crate::attack::{ATTACKS, AttackSpec};
+use crate::grad::{Rule, rules::FAMILIES};
+
 /// One entry of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -52,4 +56,86 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// What `mohs list` shows.
+#[must_use]
+pub fn of(what: Listed) -> String {
+    match what {
+        Listed::Attacks => ATTACKS.iter().map(attack).collect::<Vec<_>>().join("\n"),
+        Listed::Operators => operators(),
+    }
+}
+
+fn attack(spec: &AttackSpec) -> String {
+    let parameters = spec.parameters.iter().map(|parameter| Entry {
+        name: format!("  {}={}", parameter.name, parameter.default),
+        description: parameter.help.replace('`', ""),
+    });
+    let head = Entry {
+        name: spec.name.into(),
+        description: spec.summary.into(),
+    };
+    format!(
+        "{}{}",
+        render(&[head]),
+        render(&parameters.collect::<Vec<_>>())
+    )
+}
+
+fn operators() -> String {
+    let family = |(name, rules): &(&str, &[Rule])| {
+        let mut names: Vec<_> = rules.iter().map(|rule| rule.op_type).collect();
+        names.sort_unstable();
+        Entry {
+            name: (*name).into(),
+            description: names.join(" "),
+        }
+    };
+    let (zero, differentiated): (Vec<_>, Vec<_>) =
+        FAMILIES.iter().partition(|(name, _)| *name == "zero");
+    let entries = |families: Vec<&(&str, &[Rule])>| {
+        render(&families.into_iter().map(family).collect::<Vec<_>>())
+    };
+    format!(
+        "Differentiated:\n{}\nGradient zero, by declaration:\n{}",
+        entries(differentiated),
+        entries(zero)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_wrapped_beside_their_names() {
+        let entry = |name: &str, description: &str| Entry {
+            name: name.to_owned(),
+            description: description.to_owned(),
+        };
+        let text = render(&[
+            entry(
+                "fgsm",
+                "One step of length ε along the sign of the gradient.",
+            ),
+            entry(
+                "pgd",
+                "Many small steps, each projected back onto the ball around the clean sample, from a random point of it.",
+            ),
+            entry(
+                "a-name-that-is-longer-than-a-column",
+                "Shown below its name.",
+            ),
+            entry("bare", ""),
+        ]);
+        insta::assert_snapshot!(text, @"
+        fgsm  One step of length ε along the sign of the gradient.
+        pgd   Many small steps, each projected back onto the ball around the clean
+              sample, from a random point of it.
+        a-name-that-is-longer-than-a-column
+              Shown below its name.
+        bare
+        ");
+    }
 }

@@ -3,9 +3,51 @@
 //! The only module that prints, reads arguments and knows exit codes. Results go to files and stdout, messages and progress to
 //! stderr. Start at [`arguments`]; each command has a file of its own.
 
+mod adversarial;
 pub mod arguments;
+mod demo;
+mod doctor;
+mod evaluate;
 pub mod exit;
+mod gradient;
+mod inspect;
 pub mod list;
 pub mod output;
 pub mod progress;
+mod session;
 pub mod terminal;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use exit::{Blame, Exit, Failure, conclude};
+
+/// Reads the process's arguments, does what they say and gives the exit code.
+#[must_use]
+pub fn main() -> Exit {
+    match Arguments::try_parse() {
+        Ok(arguments) => conclude(run(&arguments)),
+        Err(error) => {
+            // Help and version are errors to clap, and no failure; they go to stdout.
+            let exit = if error.use_stderr() {
+                Exit::BadInput
+            } else {
+                Exit::Success
+            };
+            let _ = error.print();
+            exit
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let verbosity = arguments.verbosity.verbosity();
+    session::listen(verbosity);
+    match &arguments.command {
+        Command::Evaluate(arguments) => evaluate::run(arguments, verbosity),
+        Command::Gradient(arguments) => gradient::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments, verbosity),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::List(arguments) => terminal::print(&list::of(arguments.what)).or_bad_input(),
+    }
+}

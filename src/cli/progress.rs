@@ -1,6 +1,7 @@
 //! A progress bar on stderr: what is done, how fast, how long it will take, how many samples broke.
 
 use super::arguments::Verbosity;
+use crate::report::number::{count, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -38,7 +39,8 @@ impl Progress {
 
     fn on(target: ProgressDrawTarget) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
+        // The bar takes what the text leaves.
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
             bar.set_style(style);
         }
         Progress { bar }
@@ -71,7 +73,7 @@ impl Drop for Progress {
     }
 }
 
-/// The text beside the bar: `120/450 · 8.4k gradients/s · 12 broken · 3s left`.
+/// The text beside the bar: `120/450 · 8400 gradients/s · 12 broken · 3s left`.
 fn describe(position: Position, elapsed: Duration) -> String {
     let Position {
         done,
@@ -91,31 +93,87 @@ fn describe(position: Position, elapsed: Duration) -> String {
     if done > 0 && done < total {
         // Rates differ between attacks, so this is a guess, but one that a reader can follow.
         let left = seconds * (total - done) as f64 / done as f64;
-        text.push_str(&format!(" · {} left", left_over(left)));
+        text.push_str(&format!(" · {} left", duration(left)));
     }
     text
 }
 
+/// One decimal where there are less than ten a second.
 fn rate(per_second: f64) -> String {
-    match per_second {
-        _ if per_second < 9.95 => format!("{per_second:.1}"),
-        _ if per_second < 999.5 => format!("{per_second:.0}"),
-        _ if per_second < 9_950.0 => format!("{:.1}k", per_second / 1e3),
-        _ if per_second < 999_500.0 => format!("{:.0}k", per_second / 1e3),
-        _ => format!("{:.1}M", per_second / 1e6),
+    if per_second < 9.95 {
+        return format!("{per_second:.1}");
     }
-}
-
-fn left_over(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "never negative; a float beyond the range gives the largest integer"
+        reason = "positive; a float beyond the range gives the largest integer"
     )]
-    let seconds = seconds.ceil() as u64;
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    count(per_second.round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POSITION: Position = Position {
+        done: 120,
+        total: 450,
+        broken: 12,
+        gradients: 84_000,
+    };
+
+    #[test]
+    fn the_text_tells_rate_and_time_left() {
+        assert_eq!(
+            describe(POSITION, Duration::from_secs(10)),
+            "120/450 · 8400 gradients/s · 12 broken · 28s left"
+        );
+        assert_eq!(
+            describe(
+                Position {
+                    done: 450,
+                    ..POSITION
+                },
+                Duration::from_secs(4000)
+            ),
+            "450/450 · 21 gradients/s · 12 broken"
+        );
+        let start = Position {
+            total: 450,
+            ..Position::default()
+        };
+        assert_eq!(describe(start, Duration::ZERO), "0/450 · 0 broken");
+    }
+
+    #[test]
+    fn a_large_run_leaves_room_for_a_bar_within_80_columns() {
+        let large = Position {
+            done: 1_234_567,
+            total: 9_999_999,
+            broken: 1_111_111,
+            gradients: 9_876_543_210,
+        };
+        let text = describe(large, Duration::from_secs(86_400));
+        assert!(text.chars().count() <= 70, "{text}");
+    }
+
+    #[test]
+    fn slow_rates_keep_a_decimal() {
+        assert_eq!(
+            [0.5, 9.96, 250.4, 25_000.0].map(rate),
+            ["0.5", "10", "250", "25.0k"]
+        );
+    }
+
+    #[test]
+    fn quiet_draws_nothing_and_still_counts() {
+        let progress = Progress::new(Verbosity::Quiet);
+        progress.update(POSITION);
+        assert!(progress.bar.is_hidden());
+        assert_eq!(
+            (progress.bar.position(), progress.bar.length()),
+            (120, Some(450))
+        );
+        assert_eq!(progress.suspend(|| 5), 5);
     }
 }

@@ -139,9 +139,8 @@ impl Table {
             lines.check_columns(samples)?;
             for (column, field) in lines.record.iter().enumerate() {
                 if largest.is_some() && column != self.label {
-                    largest = largest
-                        .max(whole_number(field))
-                        .filter(|_| whole_number(field).is_some());
+                    let pair = largest.zip(whole_number(field));
+                    largest = pair.map(|(largest, value)| largest.max(value));
                 }
             }
             samples += 1;
@@ -220,20 +219,18 @@ impl Lines {
 
     /// Reads the next line that is not empty; false at the end.
     fn next(&mut self) -> Result<bool, Error> {
-        let more = self
-            .reader
-            .read_byte_record(&mut self.record)
-            .map_err(|error| match error.into_kind() {
+        let read = self.reader.read_byte_record(&mut self.record);
+        let more = read.map_err(|error| {
+            let reason = error.to_string();
+            match error.into_kind() {
                 ErrorKind::Io(source) => read_error(&self.place, self.read, self.samples, source),
-                other => {
-                    let reason = format!("{other:?}");
-                    Error::Malformed {
-                        place: self.place.clone(),
-                        format: FORMAT,
-                        reason,
-                    }
-                }
-            })?;
+                _ => Error::Malformed {
+                    place: self.place.clone(),
+                    format: FORMAT,
+                    reason,
+                },
+            }
+        })?;
         self.read += u64::from(more);
         Ok(more)
     }

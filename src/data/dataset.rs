@@ -20,6 +20,23 @@ const HEAD: u64 = 512;
 /// Labelled samples in a file (or a pair of files).
 ///
 /// Cheap to clone; the file is read anew by every [`samples`](Dataset::samples).
+///
+/// ```no_run
+/// use mohs::data::{Batch, Dataset, Options, Source};
+///
+/// let bounds = (0.0, 1.0);
+/// let input_shape = Some(vec![1, 28, 28]);
+/// let options = Options { bounds, input_shape, ..Options::default() };
+/// let dataset = Dataset::open(&Source::new("test.npz"))?.prepared(&options)?;
+/// dataset.validate(Some(10), bounds)?;
+///
+/// let mut samples = dataset.samples()?;
+/// let mut batch = Batch::default();
+/// while samples.read_batch(64, &mut batch)? > 0 {
+///     assert_eq!(batch.pixels.len(), batch.labels.len() * 28 * 28);
+/// }
+/// # Ok::<(), mohs::data::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Dataset {
     contents: Arc<dyn Contents>,

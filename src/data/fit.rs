@@ -108,8 +108,11 @@ fn image(data: &[usize], model: &[usize], layout: Layout) -> Option<[usize; 3]> 
     match *data {
         [a, b, c] | [1, a, b, c] => Some([a, b, c]),
         // Flat data take their height, width and channels from the model.
-        [_] => {
-            let &[a, _, c] = model else { return None };
+        [values] => {
+            let &[a, b, c] = model else { return None };
+            if a.checked_mul(b)?.checked_mul(c)? != values {
+                return None;
+            }
             let model_layout = if c < a { Layout::Nhwc } else { Layout::Nchw };
             let model = <[usize; 3]>::try_from(model).ok()?;
             Some(if model_layout == layout {
@@ -276,6 +279,8 @@ mod tests {
             assert!(fit(&[28, 28], &[3, 32, 32], layout).is_err());
             assert!(fit(&[30, 32, 3], &[3, 32, 30], layout).is_err());
             assert!(fit(&[27, 27], &[728], layout).is_err());
+            let error = fit(&[784], &[3, 28, 28], layout).unwrap_err();
+            assert!(!error.contains("--layout"), "{error}");
         }
     }
 }

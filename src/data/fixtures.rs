@@ -117,5 +117,11 @@ pub(super) fn exercise(path: &Path) -> Result<u64, Error> {
 
 /// The message of an error as the command line prints it, causes included.
 pub(super) fn message(error: Error) -> String {
-    format!("{:#}", anyhow::Error::from(error))
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+        error.source()
+    });
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

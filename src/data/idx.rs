@@ -41,6 +41,15 @@ impl Reader for Idx {
 
     fn open(&self, source: &Source) -> Result<Box<dyn Contents>, Error> {
         let pixels = array(&source.path)?;
+        if pixels.shape.len() == 1 {
+            let reason =
+                "it has a single axis, as labels have: give the file with the images".to_owned();
+            return Err(Error::Malformed {
+                place: pixels.place,
+                format: FORMAT,
+                reason,
+            });
+        }
         let labels = match &source.labels {
             Some(labels) => labels.clone(),
             None => labels_file(&source.path)?,
@@ -199,6 +208,16 @@ mod tests {
             error.contains("t10k-labels-idx1-ubyte does not exist"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn labels_are_no_images() {
+        let error = message(
+            Folder::new()
+                .open(LABELS, &idx(0x08, &[2], &[7, 9]))
+                .unwrap_err(),
+        );
+        assert!(error.contains("give the file with the images"), "{error}");
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod validate;
 mod csv;
 mod idx;
 mod npy;
+mod npy_header;
 mod npz;
 
 #[cfg(test)]
@@ -200,7 +201,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..400)) {

@@ -1,6 +1,5 @@
 //! Where the samples come from and which of them are wanted.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Which file(s) to read and which rows of them.
@@ -85,6 +84,7 @@ impl Source {
 
 /// The file beside `path` that holds its labels, by its name: each word (between `_`, `-` and `.`) `x` becomes `y`, `images`
 /// becomes `labels` and `idx3` becomes `idx1`; a name without such a word gets `_labels` before its extension.
+/// Where a name is not UTF-8, what cannot be read of it is replaced, so that the file is not found.
 pub(super) fn labels_beside(path: &Path) -> PathBuf {
     let name = path
         .file_name()
@@ -109,13 +109,12 @@ pub(super) fn labels_beside(path: &Path) -> PathBuf {
     if replaced {
         return path.with_file_name(renamed);
     }
-    let mut name = OsString::from(path.file_stem().unwrap_or_default());
-    name.push("_labels");
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
+    let (stem, extension) = match name.strip_suffix(".gz") {
+        Some(stem) => (stem, ".gz"),
+        None => (&*name, ""),
+    };
+    let (stem, inner) = stem.rfind('.').map_or((stem, ""), |dot| stem.split_at(dot));
+    path.with_file_name(format!("{stem}_labels{inner}{extension}"))
 }
 
 /// Whether `word` is `idx` and a number of axes, as in `t10k-images-idx3-ubyte`.
@@ -156,6 +155,8 @@ mod tests {
             ("test_images.npy", "test_labels.npy"),
             ("cifar.npy", "cifar_labels.npy"),
             ("max.npy", "max_labels.npy"),
+            ("test.npy.gz", "test_labels.npy.gz"),
+            ("digits", "digits_labels"),
             ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
             ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
             ("t10k-images.idx3-ubyte", "t10k-labels.idx1-ubyte"),

@@ -15,6 +15,8 @@ pub struct Checked {
     pub largest: f32,
     /// The largest label.
     pub largest_label: u32,
+    /// What looks wrong without being an error, in sentences for the log.
+    pub notes: Vec<String>,
 }
 
 impl Dataset {
@@ -32,6 +34,7 @@ impl Dataset {
             smallest: f32::INFINITY,
             largest: f32::NEG_INFINITY,
             largest_label: 0,
+            notes: Vec::new(),
         };
         let mut samples = self.samples()?;
         let mut pixels = vec![0.0; self.sample_len()];
@@ -50,7 +53,21 @@ impl Dataset {
             checked.largest = checked.largest.max(largest);
             checked.largest_label = checked.largest_label.max(entry.label);
         }
+        checked
+            .notes
+            .extend(self.scale_note(checked.largest, bounds));
         Ok(checked)
+    }
+
+    /// A doubt about the scale of data that fill less than half of the bounds, as pixels of 0 to 16 divided by 255 do.
+    fn scale_note(&self, largest: f32, bounds: (f32, f32)) -> Option<String> {
+        let doubtful = self.scale() != 1.0 && bounds == (0.0, 1.0) && largest < 0.5;
+        doubtful.then(|| {
+            let scale = self.scale();
+            format!(
+                "the largest value is {largest} of at most 1 after multiplying by {scale}: is that the right --scale?"
+            )
+        })
     }
 
     fn unknown_class(&self, entry: Entry, classes: u32) -> Error {
@@ -73,7 +90,7 @@ impl Dataset {
             .find(|&(_, value)| bad(value));
         let (position, value) = found.unwrap_or((0, f32::NAN));
         if value.is_finite() {
-            let remedy = self.bounds_remedy((low, high));
+            let remedy = self.bounds_remedy();
             Error::OutsideBounds {
                 place,
                 row,
@@ -93,21 +110,15 @@ impl Dataset {
         }
     }
 
-    fn bounds_remedy(&self, bounds: (f32, f32)) -> String {
+    fn bounds_remedy(&self) -> String {
         let scale = self.scale();
-        let dtype = self.dtype();
         let scaled = if scale == 1.0 {
             String::new()
         } else {
             format!("values were multiplied by {scale}; ")
         };
-        let pixels = if scale == 1.0 && bounds == (0.0, 1.0) {
-            format!("--scale 1/255 for {dtype} pixels from 0 to 255")
-        } else {
-            "--scale for another factor".to_owned()
-        };
         format!(
-            "{scaled}{pixels}, --bounds for the range the model takes, or data that are not normalised yet with --mean and --std"
+            "{scaled}bring them into the bounds with --scale (1/255 for pixels from 0 to 255), give the range that the model takes with --bounds, or undo a normalisation of the data and give it as --mean and --std"
         )
     }
 }
@@ -165,7 +176,8 @@ mod tests {
                 samples: 2,
                 smallest: 0.0,
                 largest: 1.0,
-                largest_label: 2
+                largest_label: 2,
+                notes: Vec::new(),
             }
         );
     }
@@ -219,6 +231,24 @@ mod tests {
             prepared.validate(None, (0.0, 1.0)).unwrap().largest,
             300.0 / 65535.0
         );
+    }
+
+    #[test]
+    fn a_scale_that_leaves_the_bounds_unused_is_doubted() {
+        let folder = Folder::new();
+        for (largest, doubts) in [(16, 1), (255, 0)] {
+            let bytes = npz(
+                &array(&[1, 2], vec![0u8, largest]),
+                &array(&[1], vec![0u8]),
+                false,
+            );
+            let dataset = folder.open("a.npz", &bytes).unwrap();
+            let prepared = dataset.prepared(&Options::default()).unwrap();
+            assert_eq!(
+                prepared.validate(None, (0.0, 1.0)).unwrap().notes.len(),
+                doubts
+            );
+        }
     }
 
     #[test]

@@ -19,8 +19,10 @@ pub(super) struct Axis {
     pub stride: i64,
     /// The distance between two taps.
     pub dilation: i64,
-    /// How far in front of the input the first place starts.
+    /// The padding in front of the input, at which the first place starts.
     pub before: i64,
+    /// The padding that is asked for behind the input; places may use less of it, or reach beyond it.
+    pub behind: i64,
 }
 
 impl Axis {
@@ -39,19 +41,20 @@ impl Axis {
         self.reach() - self.input - self.before
     }
 
-    /// For each place, how many taps lie inside the input.
-    pub(super) fn coverage(self) -> impl Iterator<Item = i64> {
-        (0..self.output).map(move |place| {
+    /// For each place, how many taps lie inside the input, or inside the padded input.
+    pub(super) fn coverage(self, padded: bool) -> Vec<i64> {
+        let inside = if padded {
+            -self.before..self.input + self.behind
+        } else {
+            0..self.input
+        };
+        let taps = |place: i64| {
             let start = place * self.stride - self.before;
             let taps = (0..self.kernel).map(|tap| start + tap * self.dilation);
-            taps.map(|position| i64::from((0..self.input).contains(&position)))
+            taps.map(|position| i64::from(inside.contains(&position)))
                 .sum()
-        })
-    }
-
-    /// Whether every tap lies inside the input at every place.
-    pub(super) fn is_full(self) -> bool {
-        self.before == 0 && self.after() <= 0
+        };
+        (0..self.output).map(taps).collect()
     }
 }
 
@@ -88,12 +91,13 @@ impl Window {
                 stride: strides[index],
                 dilation: dilations[index],
                 before: 0,
+                behind: 0,
             });
         }
         Ok(Window(axes))
     }
 
-    /// With the padding in front that the node's `pads` give.
+    /// With the padding that the node's `pads` give.
     ///
     /// # Errors
     /// Where `pads` does not fit the rank, or is negative.
@@ -104,16 +108,23 @@ impl Window {
                 "its padding of {negative} is negative; export it with a Slice instead"
             ));
         }
-        for (axis, before) in self.0.iter_mut().zip(pads) {
-            axis.before = before;
+        let (before, behind) = pads.split_at(self.0.len());
+        for (axis, (&before, &behind)) in self.0.iter_mut().zip(before.iter().zip(behind)) {
+            (axis.before, axis.behind) = (before, behind);
         }
         Ok(self)
     }
 
-    /// With a padding in front for each axis.
-    pub(super) fn with_before(mut self, before: impl Fn(Axis) -> i64) -> Self {
+    /// With a padding of `total` along each axis, whose larger half is in front or behind.
+    pub(super) fn with_total(
+        mut self,
+        larger_in_front: bool,
+        mut total: impl FnMut(&Axis) -> i64,
+    ) -> Self {
         for axis in &mut self.0 {
-            axis.before = before(*axis);
+            let total = total(axis).max(0);
+            axis.before = (total + i64::from(larger_in_front)) / 2;
+            axis.behind = total - axis.before;
         }
         self
     }
@@ -136,8 +147,7 @@ impl Window {
         for axis in &self.0 {
             // Equal padding on both sides, which every device takes, if rows left over make up for the difference; else all is computed and cut.
             let leftover = axis.input + 2 * axis.before - axis.reach();
-            let fits = axis.reach() > 2 * axis.before
-                && (0..axis.stride.max(axis.dilation)).contains(&leftover);
+            let fits = axis.reach() > 2 * axis.before && (0..axis.stride).contains(&leftover);
             if fits {
                 pads.push(axis.before);
                 leftovers.push(leftover);
@@ -245,17 +255,16 @@ mod tests {
             stride: 4,
             dilation: 1,
             before: 3,
+            behind: 3,
         };
         assert_eq!((axis.span(), axis.reach(), axis.after()), (7, 67, 0));
-        let coverage: Vec<_> = axis.coverage().collect();
-        assert_eq!(
-            (coverage[0], coverage[1], coverage[15], axis.is_full()),
-            (4, 7, 7, false)
-        );
+        let coverage = axis.coverage(false);
+        assert_eq!((coverage[0], coverage[1], coverage[15]), (4, 7, 7));
+        assert!(axis.coverage(true).iter().all(|&taps| taps == 7));
     }
 
     #[test]
-    fn a_dilated_window_may_reach_beyond_the_input() {
+    fn a_dilated_window_may_reach_beyond_the_padded_input() {
         let axis = Axis {
             input: 5,
             output: 3,
@@ -263,8 +272,10 @@ mod tests {
             stride: 2,
             dilation: 3,
             before: 0,
+            behind: 1,
         };
         assert_eq!(axis.after(), 3);
-        assert_eq!(axis.coverage().collect::<Vec<_>>(), [2, 1, 1]);
+        assert_eq!(axis.coverage(false), [2, 1, 1]);
+        assert_eq!(axis.coverage(true), [2, 2, 1]);
     }
 }

@@ -4,19 +4,23 @@
 //! shipped; [`program::Program`] fuses the gradient graph with an attack.
 
 mod check;
+mod external;
 pub mod gradient;
+mod inspection;
 pub mod judge;
 mod ports;
 pub mod program;
 pub mod trace;
 
 pub use gradient::{GradientGraph, GradientOptions};
+pub use inspection::{Inspection, OperatorUse, Support};
 pub use judge::{Judge, Verdict};
 pub use program::Program;
 
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx::{self, ModelProto};
 use crate::runtime::{self, Optimization, Session, SessionOptions, Value};
+use crate::tensor::DType;
 use crate::{grad, graph::passes::Normalization};
 use ports::Ports;
 use sha2::{Digest, Sha256};
@@ -190,6 +194,14 @@ impl Model {
     #[must_use]
     pub fn sample_shape(&self) -> &[usize] {
         &self.sample_shape
+    }
+
+    /// The type of the attacked input.
+    #[must_use]
+    pub fn input_dtype(&self) -> DType {
+        self.graph
+            .fact(self.input)
+            .map_or(DType::F32, |fact| fact.dtype)
     }
 
     /// The number of classes.

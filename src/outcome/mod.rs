@@ -2,13 +2,18 @@
 //!
 //! Plain data, and the arithmetic that turns [`SampleOutcome`]s into [`SummaryRow`]s: start at [`Accumulator`].
 //! Knows nothing of models, tensors or files.
+//!
+//! The fields are a contract with whoever reads the files: in a minor version of mohs one may be added at the end; one that is
+//! renamed, removed or given another meaning needs a major version.
 
 mod accumulator;
+mod error;
 mod sample_set;
 mod statistics;
 
 pub use crate::threat::{Epsilon, Norm};
-pub use accumulator::{Accumulator, Run, SummaryError, WORST_CASE};
+pub use accumulator::{Accumulator, Run, WORST_CASE};
+pub use error::SummaryError;
 use serde::{Deserialize, Serialize};
 pub use statistics::{Interval, clopper_pearson};
 

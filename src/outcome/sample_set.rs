@@ -23,7 +23,6 @@ impl SampleSet {
             .entry(index / PAGE)
             .or_insert_with(|| Box::new([0; WORDS]));
         let within = index % PAGE;
-        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
         let word = &mut words[(within / 64) as usize];
         let bit = 1 << (within % 64);
         let new = *word & bit == 0;

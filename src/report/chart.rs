@@ -1,8 +1,9 @@
 //! Robustness curves side by side, in text: which model is robust, at a glance.
 
 use super::Style;
+use super::number::percent;
 use super::style::Role;
-use super::table::{WIDTH, epsilon, percent, shortened, symbol};
+use super::table::{WIDTH, epsilon, shortened, symbol};
 use crate::outcome::{Norm, Summary, SummaryRow};
 
 /// One model's curve.
@@ -159,4 +160,117 @@ fn bar(share: f64, width: usize) -> String {
     let eighths = if share > 0.0 { eighths.max(1) } else { 0 };
     let bar = format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8]);
     format!("{bar:<width$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::fixtures::{row, summary};
+    use super::*;
+    use crate::report::style::without_escapes;
+
+    fn summaries() -> [Summary; 2] {
+        let curve = |counts: [u64; 5]| {
+            summary(vec![
+                row("fgsm", Norm::Linf, 8.0 / 255.0, counts[1]),
+                row("fgsm", Norm::Linf, 2.0 / 255.0, counts[0]),
+                row(
+                    "pgd:steps=20,restarts=5",
+                    Norm::Linf,
+                    2.0 / 255.0,
+                    counts[2],
+                ),
+                row(
+                    "pgd:steps=20,restarts=5",
+                    Norm::Linf,
+                    8.0 / 255.0,
+                    counts[3],
+                ),
+                row("pgd", Norm::L2, 0.5, counts[4]),
+            ])
+        };
+        let mut summaries = [
+            curve([420, 317, 401, 1, 200]),
+            curve([440, 431, 438, 402, 391]),
+        ];
+        // One model was not attacked in l2.
+        summaries[1].rows.pop();
+        summaries
+    }
+
+    fn chart(style: Style) -> String {
+        let [left, right] = &summaries();
+        let series = [
+            Series {
+                name: "normal training",
+                summary: left,
+            },
+            Series {
+                name: "models/digits-trained-adversarially-with-pgd.onnx",
+                summary: right,
+            },
+        ];
+        render(&series, style)
+    }
+
+    #[test]
+    fn two_models_side_by_side() {
+        let text = chart(Style::Plain);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
+        insta::assert_snapshot!(text, @"
+        Accuracy in % under attack, by ε
+
+                    normal training                    …ned-adversarially-with-pgd.onnx
+
+        fgsm, ℓ∞
+          clean     █████████████████████████▌  98.2   █████████████████████████▌  98.2
+          ε 2/255   ████████████████████████▎   93.3   █████████████████████████▍  97.8
+          ε 8/255   ██████████████████▍         70.4   ████████████████████████▉   95.8
+
+        pgd:steps=20,restarts=5, ℓ∞
+          clean     █████████████████████████▌  98.2   █████████████████████████▌  98.2
+          ε 2/255   ███████████████████████▏    89.1   █████████████████████████▎  97.3
+          ε 8/255   ▏                            0.2   ███████████████████████▎    89.3
+
+        pgd, ℓ2
+          clean     █████████████████████████▌  98.2                                  –
+          ε 0.50    ███████████▌                44.4                                  –
+        ");
+    }
+
+    #[test]
+    fn escapes_change_nothing_but_the_looks() {
+        let styled = chart(Style::Ansi);
+        assert!(styled.contains('\x1b'));
+        assert_eq!(without_escapes(&styled), chart(Style::Plain));
+    }
+
+    #[test]
+    fn one_to_four_models_fit_the_width() {
+        let [left, _] = &summaries();
+        for count in 1..=4 {
+            let series = vec![
+                Series {
+                    name: "a-model-with-a-long-name.onnx",
+                    summary: left
+                };
+                count
+            ];
+            let text = render(&series, Style::Plain);
+            assert!(
+                text.lines().all(|line| line.chars().count() <= WIDTH),
+                "{text}"
+            );
+        }
+        assert_eq!(render(&[], Style::Plain), "");
+    }
+
+    #[test]
+    fn bars_are_as_long_as_their_share() {
+        assert_eq!(bar(0.0, 4), "    ");
+        assert_eq!(bar(0.0001, 4), "▏   ");
+        assert_eq!(bar(0.5, 4), "██  ");
+        assert_eq!(bar(0.53125, 4), "██▏ ");
+        assert_eq!(bar(1.0, 4), "████");
+        assert_eq!(bar(f64::NAN, 4), "    ");
+    }
 }

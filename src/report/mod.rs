@@ -5,6 +5,7 @@
 
 pub mod chart;
 pub mod csv;
+pub mod number;
 mod style;
 pub mod table;
 

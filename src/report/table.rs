@@ -1,6 +1,7 @@
 //! The summary on the terminal: one table per norm, at most 80 columns wide.
 
 use super::Style;
+use super::number::{count, duration, magnitude, percent};
 use super::style::Role;
 use crate::outcome::{Norm, Summary, SummaryRow};
 
@@ -9,9 +10,6 @@ pub(super) const WIDTH: usize = 80;
 
 /// An attack's name that is longer than this stands on a line of its own above its rows.
 const LONGEST_NAME: usize = 10;
-
-/// What a field shows where there is no number.
-const NONE: &str = "–";
 
 /// The summary as a table, with a closing line break; empty for a summary without rows.
 ///
@@ -55,6 +53,9 @@ fn heading(rows: &[&SummaryRow], style: Style) -> String {
 
 /// The columns after the attack's name.
 const COLUMNS: usize = 8;
+const NORM: usize = 0;
+const EPSILON: usize = 1;
+const ROBUST: usize = 3;
 
 struct Table {
     headers: [String; COLUMNS],
@@ -123,8 +124,8 @@ impl Table {
             for (position, field) in fields.iter().enumerate() {
                 line.push_str(&" ".repeat(gaps[position]));
                 let width = self.widths[position];
-                // The norm and ε are names; the rest are numbers.
-                if position < 2 {
+                // Numbers stand at the right; the robust accuracy does so within its field.
+                if matches!(position, NORM | EPSILON | ROBUST) {
                     line.push_str(&format!("{field:<width$}"));
                 } else {
                     line.push_str(&format!("{field:>width$}"));
@@ -165,17 +166,16 @@ fn fields(summary: &Summary, row: &SummaryRow) -> [String; COLUMNS] {
         Norm::Linf => row.mean_linf,
         Norm::L2 | Norm::L1 => row.mean_l2,
     };
-    let interval = if row.robust_accuracy_low.is_nan() {
-        String::new()
-    } else {
+    let mut robust = format!("{:>5}", percent(row.robust_accuracy));
+    if !row.robust_accuracy_low.is_nan() {
         let (low, high) = (row.robust_accuracy_low, row.robust_accuracy_high);
-        format!(" ({}–{})", percent(low), percent(high))
-    };
+        robust.push_str(&format!(" ({}–{})", percent(low), percent(high)));
+    }
     [
         symbol(row.norm).to_owned(),
         epsilon(summary, row.epsilon),
         percent(row.clean_accuracy),
-        format!("{}{interval}", percent(row.robust_accuracy)),
+        robust,
         percent(row.attack_success_rate),
         magnitude(mean),
         count(row.gradient_evaluations),
@@ -198,78 +198,6 @@ pub(super) fn epsilon(summary: &Summary, value: f64) -> String {
         text
     } else {
         magnitude(value)
-    }
-}
-
-/// One decimal; 0.0 and 100.0 stand for none and all, never for nearly so.
-pub(super) fn percent(share: f64) -> String {
-    if share.is_nan() {
-        return NONE.to_owned();
-    }
-    let percent = 100.0 * share;
-    if percent > 0.0 && percent < 100.0 {
-        format!("{:.1}", percent.clamp(0.1, 99.9))
-    } else {
-        format!("{percent:.1}")
-    }
-}
-
-/// About three significant digits in at most seven characters.
-fn magnitude(value: f64) -> String {
-    match value {
-        _ if value.is_nan() => NONE.to_owned(),
-        _ if value == 0.0 => "0".to_owned(),
-        _ if value < 0.001 => format!("{value:.1e}"),
-        _ if value < 0.1 => format!("{value:.4}"),
-        _ if value < 10.0 => format!("{value:.3}"),
-        _ if value < 10_000.0 => format!("{value:.1}"),
-        _ => format!("{value:.1e}"),
-    }
-}
-
-/// Three significant digits and a unit from ten thousand on.
-fn count(value: u64) -> String {
-    if value < 10_000 {
-        return value.to_string();
-    }
-    let mut scaled = value as f64;
-    let mut unit = "";
-    for next in ["k", "M", "G", "T", "P", "E"] {
-        // 999.5 would be rounded to a fourth digit.
-        if scaled < 999.5 {
-            break;
-        }
-        scaled /= 1000.0;
-        unit = next;
-    }
-    let decimals = if scaled < 9.995 {
-        2
-    } else if scaled < 99.95 {
-        1
-    } else {
-        0
-    };
-    format!("{scaled:.decimals$}{unit}")
-}
-
-/// `0.4s`, `12.3s`, `4m05s`, `2h05m`, `3d04h`.
-fn duration(seconds: f64) -> String {
-    if seconds.is_nan() {
-        return NONE.to_owned();
-    }
-    if seconds < 59.95 {
-        return format!("{seconds:.1}s");
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive; a float beyond the range gives the largest integer"
-    )]
-    let whole = seconds.round() as u64;
-    match whole {
-        0..3_600 => format!("{}m{:02}s", whole / 60, whole % 60),
-        3_600..86_400 => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
-        _ => format!("{}d{:02}h", whole / 86_400, whole / 3600 % 24),
     }
 }
 
@@ -301,4 +229,158 @@ fn broken(name: &str) -> Vec<String> {
     }
     lines.push(line);
     lines
+}
+
+/// Rows for tests of this module and of the chart.
+#[cfg(test)]
+pub(super) mod fixtures {
+    use super::*;
+    use crate::outcome::clopper_pearson;
+
+    /// A row in which `robust` of 450 samples stay robust, 442 being right clean.
+    pub(crate) fn row(attack: &str, norm: Norm, epsilon: f64, robust: u64) -> SummaryRow {
+        let interval = clopper_pearson(robust, 450);
+        let broken = 442 - robust;
+        SummaryRow {
+            model: "digits.onnx".to_owned(),
+            attack: attack.to_owned(),
+            norm,
+            epsilon,
+            steps: 40,
+            restarts: 1,
+            samples: 450,
+            clean_accuracy: 442.0 / 450.0,
+            robust_accuracy: robust as f64 / 450.0,
+            robust_accuracy_low: interval.low,
+            robust_accuracy_high: interval.high,
+            attack_success_rate: broken as f64 / 442.0,
+            mean_linf: if broken == 0 {
+                f64::NAN
+            } else {
+                0.97 * epsilon
+            },
+            mean_l2: if broken == 0 { f64::NAN } else { 6.1 * epsilon },
+            gradient_evaluations: 40 * robust + 7 * broken,
+            seconds: robust as f64 / 90.0,
+        }
+    }
+
+    pub(crate) fn summary(rows: Vec<SummaryRow>) -> Summary {
+        let epsilons = ["2/255", "8/255", "0.50"];
+        Summary {
+            rows,
+            epsilons: epsilons.map(|text| text.parse().unwrap()).to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::{row, summary};
+    use super::*;
+    use crate::report::style::without_escapes;
+
+    fn widest(text: &str) -> usize {
+        text.lines()
+            .map(|line| line.chars().count())
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn usual() -> Summary {
+        summary(vec![
+            row("fgsm", Norm::Linf, 2.0 / 255.0, 442),
+            row("fgsm", Norm::Linf, 8.0 / 255.0, 317),
+            row("pgd", Norm::Linf, 2.0 / 255.0, 401),
+            row("pgd", Norm::Linf, 8.0 / 255.0, 0),
+            row("worst-case", Norm::Linf, 2.0 / 255.0, 400),
+            row("worst-case", Norm::Linf, 8.0 / 255.0, 0),
+        ])
+    }
+
+    #[test]
+    fn a_usual_summary() {
+        insta::assert_snapshot!(render(&usual(), Style::Plain), @"
+        digits.onnx: 450 samples
+
+        attack     norm ε     clean robust (95 % CI)   success  mean ℓ∞  gradients  time
+        ────────────────────────────────────────────────────────────────────────────────
+        fgsm       ℓ∞   2/255  98.2  98.2 (96.5–99.2)      0.0        –      17.7k  4.9s
+                   ℓ∞   8/255  98.2  70.4 (66.0–74.6)     28.3   0.0304      13.6k  3.5s
+        pgd        ℓ∞   2/255  98.2  89.1 (85.9–91.8)      9.3   0.0076      16.3k  4.5s
+                   ℓ∞   8/255  98.2   0.0 (0.0–0.8)      100.0   0.0304       3094  0.0s
+        worst-case ℓ∞   2/255  98.2  88.9 (85.6–91.6)      9.5   0.0076      16.3k  4.4s
+                   ℓ∞   8/255  98.2   0.0 (0.0–0.8)      100.0   0.0304       3094  0.0s
+
+        In %: clean, robust with its 95 % confidence interval (CI), success.
+        ");
+    }
+
+    #[test]
+    fn long_names_have_lines_of_their_own_and_each_norm_a_table() {
+        let long = "pgd:steps=1000,step_size=0.0078431372549,restarts=100,random_start=true,loss=cross-entropy,x=1";
+        let mut rows = vec![
+            row(long, Norm::L2, 0.5, 310),
+            row(long, Norm::L2, 0.123_456_789, 410),
+            row("pgd:steps=20,restarts=5", Norm::L1, 12.5, 300),
+        ];
+        for row in &mut rows {
+            row.model = "/data/models/of/the/team/".repeat(4) + "resnet50.onnx";
+            row.gradient_evaluations *= 1_000_000;
+            row.seconds *= 20_000.0;
+        }
+        let text = render(&summary(rows), Style::Plain);
+        assert!(widest(&text) <= WIDTH);
+        insta::assert_snapshot!(text, @"
+        …am//data/models/of/the/team//data/models/of/the/team/resnet50.onnx: 450 samples
+
+        attack norm ε      clean  robust (95 % CI)   success  mean ℓ2  gradients    time
+        ────────────────────────────────────────────────────────────────────────────────
+        pgd:steps=1000,step_size=0.0078431372549,restarts=100,random_start=true,
+            loss=cross-entropy,x=1
+               ℓ2   0.50    98.2   68.9 (64.4–73.1)     29.9    3.050      13.3G  19h08m
+               ℓ2   0.123   98.2   91.1 (88.1–93.6)      7.2    0.753      16.6G   1d01h
+
+        attack  norm ε     clean  robust (95 % CI)   success  mean ℓ2  gradients    time
+        ────────────────────────────────────────────────────────────────────────────────
+        pgd:steps=20,restarts=5
+                ℓ1   12.5   98.2   66.7 (62.1–71.0)     32.1     76.2      13.0G  18h31m
+
+        In %: clean, robust with its 95 % confidence interval (CI), success.
+        ");
+    }
+
+    #[test]
+    fn escapes_change_nothing_but_the_looks() {
+        let styled = render(&usual(), Style::Ansi);
+        assert!(styled.contains('\x1b'));
+        assert_eq!(without_escapes(&styled), render(&usual(), Style::Plain));
+    }
+
+    #[test]
+    fn a_summary_without_samples_shows_dashes() {
+        let nan = f64::NAN;
+        let empty = SummaryRow {
+            samples: 0,
+            clean_accuracy: nan,
+            robust_accuracy: nan,
+            robust_accuracy_low: nan,
+            robust_accuracy_high: nan,
+            attack_success_rate: nan,
+            mean_linf: nan,
+            gradient_evaluations: 0,
+            seconds: 0.0,
+            ..row("fgsm", Norm::Linf, 0.5, 442)
+        };
+        insta::assert_snapshot!(render(&summary(vec![empty]), Style::Plain), @"
+        digits.onnx: 0 samples
+
+        attack  norm  ε     clean  robust (95 % CI)  success  mean ℓ∞  gradients  time
+        ──────────────────────────────────────────────────────────────────────────────
+        fgsm    ℓ∞    0.50      –      –                   –        –          0  0.0s
+
+        In %: clean, robust with its 95 % confidence interval (CI), success.
+        ");
+        assert_eq!(render(&Summary::default(), Style::Plain), "");
+    }
 }

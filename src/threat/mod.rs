@@ -1,7 +1,7 @@
 //! Threat models: which perturbations count, in which norm, how large, within which bounds.
 //!
 //! Everything here is exact, on the host, in float64, one sample at a time: it is what verdicts rest on.
-//! What runs inside a graph is in [`crate::attack::geometry`], which knows of this module; this module knows of no attack.
+//! The forms that run inside a graph are the attacks' own; this module knows of no attack.
 //! Start at [`Norm`] and [`confine`]; each norm has a file of its own.
 
 mod confine;

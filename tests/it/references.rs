@@ -10,6 +10,10 @@ use ndarray_npy::NpzReader;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// ONNX has one `ReduceMax` for two functions of PyTorch that differ at ties: `amax` shares the gradient, which is what mohs does, and
+/// `max` gives it to the first. This case exports the latter, at a tie.
+const AMBIGUOUS: &[&str] = &["kinks_global_max_pool-dynamo18"];
+
 /// The relative error that single precision may make against double, over the gradient as a whole.
 const TOLERANCE: f64 = 2e-5;
 
@@ -34,6 +38,7 @@ impl Reference {
         assert!(names.len() > 40, "the references are not all there");
         names
             .into_iter()
+            .filter(|name| !AMBIGUOUS.contains(&name.as_str()))
             .map(|name| Reference::open(&name))
             .collect()
     }
@@ -92,13 +97,13 @@ fn run(
     keep_softmax: bool,
     x: &ArrayD<f32>,
     labels: &[i64],
-) -> Vec<(String, Vec<f64>)> {
+) -> Result<Vec<(String, Vec<f64>)>, mohs::model::Error> {
     let options = GradientOptions {
         loss,
         wrt: Vec::new(),
         keep_softmax,
     };
-    let gradient = model.gradient(&options).unwrap();
+    let gradient = model.gradient(&options)?;
     let mut session =
         Session::from_bytes(&encode(&gradient.graph.to_model()), &single_thread()).unwrap();
     let size = match model.batch() {
@@ -133,7 +138,7 @@ fn run(
             all.extend(output.to_tensor().unwrap().to_f64());
         }
     }
-    joined
+    Ok(joined)
 }
 
 fn single_thread() -> SessionOptions {
@@ -170,34 +175,36 @@ fn gradients_of_exported_classifiers_are_those_of_pytorch() {
             }
         };
         let (x, labels) = (reference.samples(), reference.labels());
-        for (loss, key) in [
-            (Loss::CrossEntropy, "grad"),
-            (Loss::Margin, "grad_margin"),
-            (Loss::Dlr, "grad_dlr"),
-        ] {
-            let Some(expected) = reference.doubles(key) else {
-                continue;
-            };
-            if let Err(error) = model.gradient(&GradientOptions {
-                loss,
-                ..GradientOptions::default()
-            }) {
-                wrong.push(format!("{}: {error}", reference.name));
-                continue;
-            }
-            let outputs = run(&model, loss, false, &x, &labels);
-            let error = relative(find(&outputs, "grad"), expected.as_slice().unwrap());
-            if !(error <= TOLERANCE) {
-                wrong.push(format!("{}: {key} is off by {error:.1e}", reference.name));
-            }
-            if key == "grad" {
-                let expected = reference.doubles("loss").unwrap();
-                let error = relative(find(&outputs, "loss"), expected.as_slice().unwrap());
-                if !(error <= TOLERANCE) {
-                    wrong.push(format!(
-                        "{}: the loss is off by {error:.1e}",
-                        reference.name
-                    ));
+        // Where a model ends in softmax there are references through it and from the logits below it.
+        let heads: &[(&str, bool)] = match reference.doubles("grad_from_logits") {
+            Some(_) => &[("", true), ("_from_logits", false)],
+            None => &[("", false)],
+        };
+        for (head, keep_softmax) in heads {
+            for (loss, kind) in [
+                (Loss::CrossEntropy, ""),
+                (Loss::Margin, "_margin"),
+                (Loss::Dlr, "_dlr"),
+            ] {
+                let Some(expected) = reference.doubles(&format!("grad{kind}{head}")) else {
+                    continue;
+                };
+                let outputs = match run(&model, loss, *keep_softmax, &x, &labels) {
+                    Ok(outputs) => outputs,
+                    Err(error) => {
+                        wrong.push(format!("{}: {error}", reference.name));
+                        continue;
+                    }
+                };
+                let losses = reference.doubles(&format!("loss{kind}{head}")).unwrap();
+                for (output, expected) in [("grad", expected), ("loss", losses)] {
+                    let error = relative(find(&outputs, output), expected.as_slice().unwrap());
+                    if error.is_nan() || error > TOLERANCE {
+                        wrong.push(format!(
+                            "{}: {output}{kind}{head} is off by {error:.1e}",
+                            reference.name
+                        ));
+                    }
                 }
             }
         }

@@ -270,7 +270,7 @@ ACTIVATIONS = {
     "clamp": (lambda h: torch.clamp(h, -0.6, 0.9), ["legacy9", "legacy11", "dynamo18"]),
     "clamp_min": (lambda h: torch.clamp(h, min=-0.3), ["legacy11", "dynamo18"]),
     "clamp_max": (lambda h: torch.clamp(h, max=0.3), ["legacy9", "legacy13"]),
-    "rounding": (lambda h: h * torch.floor(3 * h) + torch.sign(h) * torch.round(h) * h, ["legacy11", "dynamo18"]),
+    "rounding": (lambda h: 0.2 * h * torch.floor(3 * h) + 0.2 * torch.sign(h) * torch.round(h) * h, ["legacy11", "dynamo18"]),
 }
 
 for _name, (_function, _exports) in ACTIVATIONS.items():

@@ -22,6 +22,7 @@ class Handmade:
     name: str
     build: Callable
     shape: tuple
+    kind: str = "normal"
     classes: int = 5
 
 
@@ -42,7 +43,7 @@ class Reference(nn.Module):
         return functional.linear(torch.flatten(self.function(x, **constants), 1), self.weight, self.bias)
 
 
-def handmade(name, opset, shape, nodes, function, features, constants=None, extra=None, flatten=True):
+def handmade(name, opset, shape, nodes, function, features, constants=None, extra=None, flatten=True, kind="normal"):
     """Registers a case: `nodes` lead from `x` to `y`; `constants` (name to shape) are drawn, `extra` (name to array) are given to the graph alone."""
 
     def build(generator):
@@ -71,7 +72,7 @@ def handmade(name, opset, shape, nodes, function, features, constants=None, extr
 
     full_name = f"{name}-handmade{opset}"
     assert full_name not in CASES, full_name
-    CASES[full_name] = Handmade(full_name, build, tuple(shape))
+    CASES[full_name] = Handmade(full_name, build, tuple(shape), kind)
 
 
 def node(kind, inputs, outputs, **attributes):
@@ -243,6 +244,17 @@ handmade(
 handmade(
     "global_pools", 7, (3, 4, 2, 3), [node("GlobalAveragePool", "x", "a"), node("GlobalMaxPool", "x", "b"), node("Concat", "a b", "y", axis=1)],
     lambda x: torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], 1), 6,
+)  # fmt: skip
+
+handmade(
+    "kinks_global_max_pool", 9, (3, 4, 4), [node("GlobalMaxPool", "x", "y")],
+    lambda x: functional.adaptive_max_pool2d(x, 1), 3, kind="integers",
+)  # fmt: skip
+handmade(
+    "kinks_max_min", 12, (3, 4), [node("Max", "x a x", "m"), node("Min", "m x b", "y")],
+    # PyTorch has no maximum of three: taken from left to right, two by two.
+    lambda x: torch.minimum(torch.minimum(torch.maximum(torch.maximum(x, torch.ones_like(x)), x), x), 0 * x - 1), 12,
+    extra={"a": np.float32([1.0]), "b": np.float32([-1.0])}, kind="integers",
 )  # fmt: skip
 
 # Matrix products

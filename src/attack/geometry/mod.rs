@@ -29,7 +29,7 @@ pub fn steepest(norm: Norm, gradient: Array<'_>) -> Array<'_> {
 ///
 /// ℓ∞ and ℓ2: as [`steepest`].
 /// ℓ1: spread evenly over the 1 % of coordinates (at least one) with the largest |g| among those that can still move, as
-/// a single coordinate per step reaches a bound soon and leaves the rest untouched (Tramèr and Boneh 2019, section 4).
+/// a single coordinate per step reaches a bound soon and leaves the rest untouched (Tramèr and Boneh 2019).
 #[must_use]
 pub fn direction<'a>(context: &Context<'a>, pass: &Pass<'a>) -> Array<'a> {
     match context.norm {

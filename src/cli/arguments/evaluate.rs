@@ -2,11 +2,11 @@
 
 use super::RuntimeArguments;
 use super::values::{
-    BatchSize, DataPaths, Keep, Layout, Shape, attack, bounds, epsilon, number, positive,
+    BatchSize, DataPaths, Keep, Layout, Shape, above_zero, attack, bounds, epsilon, number,
+    positive, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;
-use clap::error::{Error, ErrorKind};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -42,9 +42,9 @@ pub struct ModelArguments {
   mohs evaluate model.onnx --data test.npz --epsilon 8/255
   mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255 \\
       --attack fgsm,pgd:steps=40,restarts=5 --out report
-  mohs evaluate model.onnx --data images.npy,labels.npy --norm l2 --epsilon 0.5 \\
-      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-  mohs evaluate model.onnx --data t10k-images-idx3-ubyte.gz,t10k-labels-idx1-ubyte.gz \\
+  mohs evaluate model.onnx --data images.npy,labels.npy --norm l2 \\
+      --epsilon 0.5 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  mohs evaluate model.onnx --data images-idx3-ubyte.gz,labels-idx1-ubyte.gz \\
       --epsilon 0.1,0.2,0.3 --limit 1000"
 )]
 pub struct EvaluateArguments {
@@ -55,26 +55,26 @@ pub struct EvaluateArguments {
     /// The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
     #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
     pub data: DataPaths,
-    /// The name of the samples in an .npz file
-    #[arg(long, value_name = "KEY", default_value = "x", help_heading = "Data")]
-    pub x_key: String,
-    /// The name of the labels in an .npz file
-    #[arg(long, value_name = "KEY", default_value = "y", help_heading = "Data")]
-    pub y_key: String,
+    /// The name of the samples in an .npz file [default: x]
+    #[arg(long, value_name = "KEY", help_heading = "Data")]
+    pub x_key: Option<String>,
+    /// The name of the labels in an .npz file [default: y]
+    #[arg(long, value_name = "KEY", help_heading = "Data")]
+    pub y_key: Option<String>,
     /// The label's column in a .csv file, by name or by position from 0 [default: label]
     #[arg(long, value_name = "COLUMN", help_heading = "Data")]
     pub label_column: Option<String>,
     /// Multiply the data by this [default: 1/255 for integers where the bounds are 0,1; else 1]
-    #[arg(long, value_name = "FACTOR", value_parser = positive, help_heading = "Data")]
+    #[arg(long, value_name = "FACTOR", value_parser = positive, allow_hyphen_values = true, help_heading = "Data")]
     pub scale: Option<f32>,
     /// The order of axes in the data, where it is not the model's
     #[arg(long, value_enum, help_heading = "Data")]
     pub layout: Option<Layout>,
     /// Skip this many samples
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Data")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true, default_value = "0", help_heading = "Data")]
     pub offset: u64,
     /// Use at most this many samples
-    #[arg(long, value_name = "N", help_heading = "Data")]
+    #[arg(long, value_name = "N", value_parser = above_zero::<NonZeroU64>, allow_negative_numbers = true, help_heading = "Data")]
     pub limit: Option<NonZeroU64>,
     /// Subtract these means inside the model, one per channel, so that ε counts in the data's own space
     #[arg(
@@ -113,7 +113,7 @@ pub struct EvaluateArguments {
     #[arg(long, value_enum, default_value_t = Keep::Any, help_heading = "Attack")]
     pub keep: Keep,
     /// The seed of every random number
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Attack")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true, default_value = "0", help_heading = "Attack")]
     pub seed: u64,
     /// Take gradients from this graph, made under the contract of `mohs gradient`, after checking it against the model
     #[arg(
@@ -136,6 +136,7 @@ pub struct EvaluateArguments {
         long,
         value_name = "N",
         default_value = "auto",
+        allow_negative_numbers = true,
         help_heading = "Runtime"
     )]
     pub batch_size: BatchSize,
@@ -159,27 +160,21 @@ impl EvaluateArguments {
     /// # Errors
     ///
     /// Where `--mean` and `--std` differ in length, or a radius is given twice.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), CheckError> {
         if self.mean.len() != self.std.len() {
-            return Err(usage(format!(
-                "--mean has {} and --std {}; give one of each per channel",
-                values(self.mean.len()),
-                values(self.std.len())
-            )));
+            return Err(CheckError::Lengths {
+                mean: self.mean.len(),
+                std: self.std.len(),
+            });
         }
         for (position, radius) in self.epsilon.iter().enumerate() {
             let mut earlier = self.epsilon.iter().take(position);
-            if let Some(twin) =
-                earlier.find(|twin| twin.value().to_bits() == radius.value().to_bits())
-            {
-                let message = if twin.text() == radius.text() {
-                    format!("--epsilon has {radius} twice; give each radius once")
-                } else {
-                    format!(
-                        "--epsilon has {twin} and {radius}, which are the same number; give each radius once"
-                    )
-                };
-                return Err(usage(message));
+            let same = |twin: &&Epsilon| twin.value().to_bits() == radius.value().to_bits();
+            if let Some(twin) = earlier.find(same) {
+                return Err(CheckError::RepeatedEpsilon {
+                    first: twin.text().to_owned(),
+                    second: radius.text().to_owned(),
+                });
             }
         }
         Ok(())
@@ -195,11 +190,26 @@ impl EvaluateArguments {
     }
 }
 
-fn values(count: usize) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} value{plural}")
-}
-
-fn usage(message: String) -> Error {
-    Error::raw(ErrorKind::ValueValidation, message + "\n")
+/// Why arguments that are fine alone do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// Means and standard deviations of different numbers of channels.
+    #[error("--mean has {mean} values and --std has {std}; give one of each per channel")]
+    Lengths {
+        /// The number of means.
+        mean: usize,
+        /// The number of standard deviations.
+        std: usize,
+    },
+    /// Two radii that are the same number.
+    #[error(
+        "--epsilon has `{first}` and `{second}`, which are the same radius; give each radius once"
+    )]
+    RepeatedEpsilon {
+        /// The first spelling.
+        first: String,
+        /// The second spelling.
+        second: String,
+    },
 }

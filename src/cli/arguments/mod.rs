@@ -3,10 +3,13 @@
 //! Attacks and devices stay text: the modules that know them read them.
 
 mod evaluate;
+#[cfg(test)]
+mod tests;
 mod values;
 
+use crate::loss::Loss;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{EvaluateArguments, ModelArguments, Normalization};
+pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use values::{BatchSize, DataPaths, Keep, Layout, Shape, ValueError};
@@ -36,20 +39,16 @@ pub struct Arguments {
 }
 
 /// What to do.
+// A comment on a variant would replace the help text of the arguments in it.
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "each variant is the command of that name")]
 pub enum Command {
-    /// `mohs evaluate`
     Evaluate(Box<EvaluateArguments>),
-    /// `mohs gradient`
     Gradient(GradientArguments),
-    /// `mohs inspect`
     Inspect(InspectArguments),
-    /// `mohs demo`
     Demo(DemoArguments),
-    /// `mohs doctor`
     Doctor(DoctorArguments),
-    /// `mohs list`
     List(ListArguments),
 }
 
@@ -99,7 +98,7 @@ pub struct RuntimeArguments {
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Threads per operator [default: the runtime's own choice]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::above_zero::<NonZeroUsize>, allow_negative_numbers = true)]
     pub threads: Option<NonZeroUsize>,
     /// The ONNX Runtime library to load [default: found or downloaded, see `mohs doctor`]
     #[arg(long, value_name = "PATH")]
@@ -126,35 +125,11 @@ pub struct GradientArguments {
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
     /// The loss per sample, on the logits
-    #[arg(long, value_enum, default_value_t = LossName::CrossEntropy)]
-    pub loss: LossName,
+    #[arg(long, value_enum, default_value_t = Loss::CrossEntropy)]
+    pub loss: Loss,
     /// The runtime.
     #[command(flatten)]
     pub runtime: RuntimeArguments,
-}
-
-/// The losses that a gradient graph can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[non_exhaustive]
-pub enum LossName {
-    /// −log softmax(logits) at the label
-    CrossEntropy,
-    /// The largest other logit minus the label's
-    Margin,
-    /// Difference of logits ratio (Croce and Hein 2020)
-    Dlr,
-}
-
-impl LossName {
-    /// The name on the command line and in a graph's metadata.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            LossName::CrossEntropy => "cross-entropy",
-            LossName::Margin => "margin",
-            LossName::Dlr => "dlr",
-        }
-    }
 }
 
 /// Shows what a model is and whether it can be attacked.
@@ -164,14 +139,15 @@ impl LossName {
     long_about = "Shows a model's inputs, outputs, opset and parameters, and operator by operator whether mohs can differentiate \
         it. Nothing is written.",
     after_help = "Examples:
-  mohs inspect model.onnx"
+  mohs inspect model.onnx
+  mohs inspect model.onnx --tensors"
 )]
 pub struct InspectArguments {
     /// The ONNX file
     pub model: PathBuf,
-    /// The runtime.
-    #[command(flatten)]
-    pub runtime: RuntimeArguments,
+    /// List the names of the tensors inside, for --wrt
+    #[arg(long)]
+    pub tensors: bool,
 }
 
 /// Attacks two small models and shows their robustness side by side.

@@ -1,5 +1,6 @@
 //! Values of single arguments, each refused with its own reason.
 
+use crate::loss::Loss;
 use crate::threat::{Bounds, Epsilon, EpsilonError, Norm, parse_number};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -18,6 +19,21 @@ impl ValueEnum for Norm {
             Norm::Linf => "The largest absolute change of any element",
             Norm::L2 => "The Euclidean length of the change",
             Norm::L1 => "The sum of absolute changes",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+impl ValueEnum for Loss {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Loss::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Loss::CrossEntropy => "−log softmax(logits) at the label",
+            Loss::Margin => "The largest other logit minus the label's",
+            Loss::Dlr => "Difference of logits ratio (Croce and Hein 2020)",
         };
         Some(PossibleValue::new(self.name()).help(help))
     }
@@ -102,14 +118,10 @@ impl FromStr for Shape {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         text.split(',')
-            .map(|extent| match extent.trim().parse::<NonZeroUsize>() {
-                Ok(extent) => Ok(extent.get()),
-                Err(_) => Err(ValueError::Extent {
-                    text: extent.to_owned(),
-                }),
-            })
+            .map(|extent| extent.trim().parse().map(NonZeroUsize::get))
             .collect::<Result<_, _>>()
             .map(Shape)
+            .map_err(|_| ValueError::Shape)
     }
 }
 
@@ -130,6 +142,15 @@ pub(super) fn attack(text: &str) -> Result<String, ValueError> {
         return Err(ValueError::NoAttack);
     }
     Ok(text.to_owned())
+}
+
+pub(super) fn whole(text: &str) -> Result<u64, ValueError> {
+    text.parse().map_err(|_| ValueError::Whole)
+}
+
+/// For the types `NonZero…`.
+pub(super) fn above_zero<T: FromStr>(text: &str) -> Result<T, ValueError> {
+    text.parse().map_err(|_| ValueError::AboveZero)
 }
 
 pub(super) fn number(text: &str) -> Result<f32, ValueError> {
@@ -158,7 +179,7 @@ pub(super) fn bounds(text: &str) -> Result<Bounds, ValueError> {
     }
     let parts: Vec<&str> = text.split(',').collect();
     let [low, high] = parts.as_slice() else {
-        return Err(ValueError::BoundsCount { found: parts.len() });
+        return Err(ValueError::BoundsCount);
     };
     let (low, high) = (number(low)?, number(high)?);
     if low < high {
@@ -177,10 +198,14 @@ pub enum ValueError {
     Number(#[from] crate::threat::NumberError),
     #[error("the number is NaN, infinite or too large for float32")]
     NotFinite,
+    #[error("this must be a whole number, 0 or above")]
+    Whole,
+    #[error("this must be a whole number above 0")]
+    AboveZero,
     #[error("the number must be above 0")]
     NotPositive,
-    #[error("bounds are two numbers LOW,HIGH, or none; here are {found}")]
-    BoundsCount { found: usize },
+    #[error("bounds are two numbers LOW,HIGH, or none")]
+    BoundsCount,
     #[error("the first bound must be below the second")]
     BoundsOrder,
     #[error("a batch size is a whole number above 0, or auto")]
@@ -189,10 +214,8 @@ pub enum ValueError {
     EmptyPath,
     #[error("more than two file names; give one file, or two as SAMPLES,LABELS")]
     TooManyPaths,
-    #[error(
-        "`{text}` is no extent; a shape is whole numbers above 0, such as 3,224,224, without the batch axis"
-    )]
-    Extent { text: String },
+    #[error("a shape is whole numbers above 0, such as 3,224,224, without the batch axis")]
+    Shape,
     #[error("an attack is missing; `mohs list attacks` shows them")]
     NoAttack,
 }

@@ -24,14 +24,14 @@ fn conv<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         "NOTSET" => window.with_pads(n)?,
         "VALID" => window,
         side => {
-            // ONNX Runtime, too, divides an odd total so that the larger half is behind (UPPER) or in front (LOWER).
-            let total = |axis: Axis| axis.reach() - axis.input;
-            if window.0.iter().any(|&axis| total(axis) < -1) {
+            // Of an odd total, the larger half is behind (SAME_UPPER) or in front (SAME_LOWER).
+            let total = |axis: &Axis| axis.reach() - axis.input;
+            if window.0.iter().any(|axis| total(axis) < -1) {
                 return Err(format!(
                     "auto_pad {side} with a kernel that is smaller than its stride; export it with explicit pads"
                 ));
             }
-            window.with_before(|axis| halves(total(axis).max(0), side == "SAME_LOWER"))
+            window.with_total(side == "SAME_LOWER", total)
         }
     };
     let grids = Grids::new(n, window)?;
@@ -54,13 +54,10 @@ fn conv_transpose<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         ("VALID", false) => window,
         _ => {
             // The padding is what the shape leaves over; ONNX Runtime puts the larger half in front, except for SAME_UPPER.
-            let extra = per_axis(n, "output_padding", window.0.len(), 0)?;
-            let mut window = window;
-            for (axis, extra) in window.0.iter_mut().zip(extra) {
-                let total = (axis.reach() + extra - axis.input).max(0);
-                axis.before = halves(total, side != "SAME_UPPER");
-            }
-            window
+            let mut extra = per_axis(n, "output_padding", window.0.len(), 0)?.into_iter();
+            window.with_total(side != "SAME_UPPER", |axis| {
+                axis.reach() + extra.next().unwrap_or(0) - axis.input
+            })
         }
     };
     let grids = Grids::new(n, window)?;
@@ -69,11 +66,6 @@ fn conv_transpose<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         &|| grids.correlate(dy, x).cast_like(w),
         &|| bias(dy),
     ])
-}
-
-/// The part in front of a padding of `total`, of which that part is the larger half or the smaller.
-fn halves(total: i64, larger: bool) -> i64 {
-    if larger { (total + 1) / 2 } else { total / 2 }
 }
 
 /// The spatial extents of the weights.
@@ -134,7 +126,9 @@ impl Grids {
 
     /// The adjoint of `gather`: every place of the small grid adds to the positions that its window covers.
     fn scatter<'g>(&self, n: &Vjp<'g>, small: Expr<'g>, to: &[Dim]) -> Expr<'g> {
-        if self.window.0.iter().all(|axis| axis.stride == 1) {
+        // Measured on CPUs: into a few channels, such as those of an image, the transposed convolution is 2 to 10 times faster.
+        let few = self.groups == 1 && self.weights[1].fixed <= 8;
+        if !few && self.window.0.iter().all(|axis| axis.stride == 1) {
             self.scatter_by_conv(n, small, to)
         } else {
             self.window.scatter(small, n.x(1), self.groups, to)

@@ -2,7 +2,7 @@
 
 use crate::grad::rule::{Cotangents, Rule, Vjp};
 use crate::grad::window::Window;
-use crate::graph::{Attributes, Dim, Dims, Expr, Fact};
+use crate::graph::{Attributes, Dim, Expr, Fact};
 use crate::tensor::{DType, Tensor};
 use ndarray::{ArrayD, Dimension, IxDyn};
 
@@ -72,10 +72,11 @@ fn max_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         return Ok(Vec::new());
     };
     let (x, y) = (n.x(0), n.y(0));
-    if let Some(axis) = pool_window(n)?
+    let window = pool_window(n)?;
+    if let Some(axis) = window
         .0
-        .into_iter()
-        .find(|axis| axis.coverage().any(|taps| taps == 0))
+        .iter()
+        .find(|axis| axis.coverage(false).contains(&0))
     {
         return Err(format!(
             "a window lies wholly in its padding (extent {}, kernel {}, dilation {}): it has no maximum",
@@ -106,47 +107,38 @@ fn max_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
 
 fn average_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let window = pool_window(n)?;
-    let taps: i64 = window.0.iter().map(|axis| axis.kernel).product();
-    let share = if window.0.iter().all(|axis| axis.is_full()) {
-        #[expect(clippy::cast_precision_loss, reason = "no window is that large")]
-        let taps = taps as f64;
-        n.dy() / taps
-    } else {
-        n.dy() * reciprocal_counts(n, &window)?
-    };
-    n.only(spread(n, share, &window)?)
+    // What ONNX Runtime divides by: the taps inside the input, or, with count_include_pad, those inside the padded input,
+    // which a last window at ceil_mode may reach beyond.
+    let padded = n.int("count_include_pad").unwrap_or(0) != 0;
+    let axes = window.0.iter().map(|axis| axis.coverage(padded));
+    let counts: Vec<Vec<i64>> = axes.collect();
+    let first = counts.iter().map(|axis| axis.first().copied().unwrap_or(1));
+    if counts
+        .iter()
+        .all(|axis| axis.windows(2).all(|pair| pair[0] == pair[1]))
+    {
+        let each = 1.0 / number(first.product());
+        return n.only(spread(n, n.dy(), &window, each)?);
+    }
+    let mut places = vec![Dim::ONE; 2];
+    places.extend(&n.y(0).shape()[2..]);
+    let counts = filled(n, &extents(n, &places)?, &|place| {
+        let axes = counts.iter().zip(place.iter().skip(2));
+        number(axes.map(|(axis, &place)| axis[place].max(1)).product())
+    });
+    n.only(spread(n, n.dy() / counts.cast_like(n.dy()), &window, 1.0)?)
 }
 
-/// 1 / count for each place: what the node makes of ones, over the number of taps that met them.
-///
-/// So the counts are those that the runtime itself divides by, whatever `count_include_pad` and `ceil_mode` mean to it at the edges.
-/// The node is applied to a constant here, and therefore folded when the graph is loaded.
-fn reciprocal_counts<'g>(n: &Vjp<'g>, window: &Window) -> Result<Expr<'g>, String> {
-    let like = n.dy();
-    let one_sample = |shape: Dims| [&[Dim::ONE; 2], &shape[2..]].concat();
-    let (inputs, places) = (one_sample(n.shape()), one_sample(like.shape()));
-    let ones = filled(n, &extents(n, &inputs)?, &|_| 1.0).cast_like(like);
-    let fact = Fact::new(like.dtype(), places.clone());
-    let mean = n.builder().repeat(n.node(), &[Some(ones)], vec![fact])[0];
-    let coverage: Vec<Vec<f32>> = window
-        .0
-        .iter()
-        .map(|axis| {
-            #[expect(clippy::cast_precision_loss, reason = "no window is that large")]
-            axis.coverage().map(|taps| taps.max(1) as f32).collect()
-        })
-        .collect();
-    let taps = filled(n, &extents(n, &places)?, &|place| {
-        let axes = coverage.iter().zip(place.iter().skip(2));
-        axes.map(|(axis, &place)| axis[place]).product()
-    });
-    Ok(mean / taps.cast_like(like))
+/// A count as a float.
+#[expect(clippy::cast_precision_loss, reason = "no window is that large")]
+fn number(count: i64) -> f32 {
+    count as f32
 }
 
 fn lp_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let power = power(n)?;
     let window = pool_window(n)?;
-    let shares = spread(n, share(n.dy(), n.y(0), power), &window)?;
+    let shares = spread(n, share(n.dy(), n.y(0), power), &window, 1.0)?;
     n.only(slope(n.x(0), power) * shares)
 }
 
@@ -192,22 +184,26 @@ fn pool_window(n: &Vjp<'_>) -> Result<Window, String> {
     match n.string("auto_pad").unwrap_or("NOTSET") {
         "NOTSET" => window.with_pads(n),
         "VALID" => Ok(window),
-        side => Ok(window.with_before(|axis| {
+        side => Ok(window.with_total(side == "SAME_LOWER", |axis| {
             // ONNX Runtime pads so that a window without dilation would give ⌈extent / stride⌉ places.
             let places = (axis.input + axis.stride - 1) / axis.stride;
-            let total = ((places - 1) * axis.stride + axis.kernel - axis.input).max(0);
-            (total + i64::from(side == "SAME_LOWER")) / 2
+            (places - 1) * axis.stride + axis.kernel - axis.input
         })),
     }
 }
 
-/// Adds the number of each place to every position that its window covers: a transposed convolution with ones, channel by channel.
-fn spread<'g>(n: &Vjp<'g>, places: Expr<'g>, window: &Window) -> Result<Expr<'g>, String> {
+/// Adds `factor` times the number of each place to every position that its window covers: a transposed convolution, channel by channel.
+fn spread<'g>(
+    n: &Vjp<'g>,
+    places: Expr<'g>,
+    window: &Window,
+    factor: f32,
+) -> Result<Expr<'g>, String> {
     let channels = places.shape()[1];
     let mut weights = vec![channels, Dim::ONE];
     weights.extend(window.0.iter().map(|axis| Dim::fixed(axis.kernel)));
-    let ones = filled(n, &extents(n, &weights)?, &|_| 1.0).cast_like(places);
-    Ok(window.scatter(places, ones, n.fixed(channels)?, &n.shape()))
+    let weights = filled(n, &extents(n, &weights)?, &|_| factor).cast_like(places);
+    Ok(window.scatter(places, weights, n.fixed(channels)?, &n.shape()))
 }
 
 /// The numbers of a shape that has to be fixed.

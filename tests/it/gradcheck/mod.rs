@@ -6,8 +6,12 @@
 
 mod activation;
 mod arithmetic;
+mod conv;
 mod half_precision;
 mod index;
+mod matmul;
+mod norm;
+mod pool;
 mod reduce;
 mod shape;
 mod softmax;
@@ -22,7 +26,9 @@ use mohs::onnx::proto::{
 use mohs::onnx::{encode, from_tensor};
 use mohs::runtime::{Session, SessionOptions, Value};
 use mohs::tensor::{DType, Tensor};
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, Dimension as _, IxDyn};
+use proptest::prelude::ProptestConfig;
+use proptest::test_runner::RngSeed;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -510,7 +516,7 @@ fn value(tensor: Tensor) -> Value {
 /// Runs a model on operands and gives every output with its name.
 pub fn run(model: &ModelProto, feeds: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
     let mut session = Session::from_bytes(&encode(model), &session_options())
-        .unwrap_or_else(|error| panic!("{error}"));
+        .unwrap_or_else(|error| panic!("{error:?}"));
     let values: Vec<(String, Value)> = feeds
         .iter()
         .map(|(name, tensor)| (name.clone(), value(tensor.clone())))
@@ -526,11 +532,30 @@ pub fn run(model: &ModelProto, feeds: &[(String, Tensor)]) -> Vec<(String, Tenso
         .collect();
     let outputs = session
         .run(&inputs)
-        .unwrap_or_else(|error| panic!("{error}"));
+        .unwrap_or_else(|error| panic!("{error:?}"));
     names
         .into_iter()
         .zip(outputs.iter().map(|value| value.to_tensor().unwrap()))
         .collect()
+}
+
+/// With a step that suits an operator which is linear in each of its operands: differences are exact but for rounding.
+pub fn linear(case: Case) -> Case {
+    Case {
+        step: 0.5,
+        tolerance: 3e-5,
+        ..case
+    }
+}
+
+/// The settings of property tests: so many draws, the same ones in every run.
+pub fn proptest_config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0),
+        ..ProptestConfig::default()
+    }
 }
 
 /// An array of doubles.

@@ -4,6 +4,9 @@
 //! written fails in the first second, not after an hour. [`commit`] gives all of them their names at the end; a run that fails
 //! leaves neither a file nor a folder behind.
 
+mod error;
+
+pub use error::OutputError;
 use std::fs;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +23,8 @@ pub struct OutputFolder {
 struct Folder {
     path: PathBuf,
     made_here: bool,
+    /// Goes after this folder has gone, if it was made here too.
+    _parent: Option<Arc<Folder>>,
 }
 
 impl Drop for Folder {
@@ -32,6 +37,23 @@ impl Drop for Folder {
 }
 
 impl OutputFolder {
+    /// Takes the folder `path`, and every folder above it that is missing.
+    ///
+    /// For paths that mohs itself proposes; one that a user typed deserves [`OutputFolder::open`], which notices a slip.
+    ///
+    /// # Errors
+    ///
+    /// Where one of them is something other than a folder, or cannot be made.
+    pub fn open_with_parents(path: &Path) -> Result<Self, OutputError> {
+        let above = parent(path);
+        let above = if path.exists() || above == path || above.exists() {
+            None
+        } else {
+            Some(OutputFolder::open_with_parents(above)?.inner)
+        };
+        OutputFolder::open_in(path, above)
+    }
+
     /// Takes the folder `path`, making it where only its parent exists.
     ///
     /// It is removed again if nothing is committed into it. Whether it can be written shows with [`OutputFolder::file`].
@@ -40,6 +62,10 @@ impl OutputFolder {
     ///
     /// Where `path` is something other than a folder, its parent does not exist, or it cannot be made.
     pub fn open(path: &Path) -> Result<Self, OutputError> {
+        OutputFolder::open_in(path, None)
+    }
+
+    fn open_in(path: &Path, above: Option<Arc<Folder>>) -> Result<Self, OutputError> {
         let made_here = match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => false,
             Ok(_) => return Err(OutputError::NotAFolder { path: path.into() }),
@@ -58,6 +84,7 @@ impl OutputFolder {
             inner: Arc::new(Folder {
                 path: path.into(),
                 made_here,
+                _parent: above,
             }),
         })
     }
@@ -254,64 +281,170 @@ fn require_folder(folder: &Path, path: &Path) -> Result<(), OutputError> {
     }
 }
 
-/// Why results cannot be written where they should go.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OutputError {
-    /// A folder is asked for where there is something else.
-    #[error("{}: is not a folder; give another path, or move it away", .path.display())]
-    NotAFolder {
-        /// What is there.
-        path: PathBuf,
-    },
-    /// A file is asked for where there is a folder.
-    #[error("{}: is a folder; give the path of a file", .path.display())]
-    IsAFolder {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// A file is asked for where there is a device, a pipe or the like.
-    #[error("{}: is no regular file, and would be replaced by one; give another path", .path.display())]
-    NotAFile {
-        /// What is there.
-        path: PathBuf,
-    },
-    /// A path without a file name, such as `..`.
-    #[error("`{}`: has no file name; give the path of a file", .path.display())]
-    NoName {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The folder above does not exist.
-    #[error("{}: the folder {} does not exist; make it first", .path.display(), .parent.display())]
-    NoParent {
-        /// What should be made.
-        path: PathBuf,
-        /// Where it should be made.
-        parent: PathBuf,
-    },
-    /// The path cannot even be looked at.
-    #[error("{}: cannot be looked at", .path.display())]
-    Unusable {
-        /// The path.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// The file or its folder cannot be written.
-    #[error("{}: cannot be written", .path.display())]
-    Unwritable {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// Two results of one run have the same name.
-    #[error("{}: two results would be written there; give each a path of its own", .path.display())]
-    Repeated {
-        /// The path.
-        path: PathBuf,
-    },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The message, with the temporary folder's path taken out.
+    fn message(error: &OutputError, root: &Path) -> String {
+        error
+            .to_string()
+            .replace(root.to_str().unwrap(), "ROOT")
+            .replace('\\', "/")
+    }
+
+    #[test]
+    fn files_get_their_names_together_at_the_end() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("report");
+        let folder = OutputFolder::open(&path).unwrap();
+        let mut samples = folder.file("samples.csv").unwrap();
+        let mut summary = folder.file("summary.csv").unwrap();
+        samples.write_all(b"long before the end").unwrap();
+        summary.write_all(b"at the end").unwrap();
+        assert!(names(&path).iter().all(|name| name.starts_with(".mohs-")));
+        drop(folder);
+        commit(vec![samples, summary]).unwrap();
+        assert_eq!(names(&path), ["samples.csv", "summary.csv"]);
+        assert_eq!(
+            fs::read(path.join("samples.csv")).unwrap(),
+            b"long before the end"
+        );
+    }
+
+    #[test]
+    fn a_run_that_fails_leaves_nothing_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("report");
+        let folder = OutputFolder::open(&path).unwrap();
+        let mut file = folder.file("samples.csv").unwrap();
+        file.write_all(b"half").unwrap();
+        // In either order.
+        drop(folder);
+        drop(file);
+        assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn missing_parents_are_made_and_taken_away_again_only_where_asked() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("reports/demo/digits");
+        let file = OutputFolder::open_with_parents(&path)
+            .and_then(|folder| folder.file("summary.csv"))
+            .unwrap();
+        assert_eq!(names(&path).len(), 1);
+        drop(file);
+        assert!(names(root.path()).is_empty());
+        let file = OutputFolder::open_with_parents(&path)
+            .and_then(|folder| folder.file("summary.csv"))
+            .unwrap();
+        commit(vec![file]).unwrap();
+        assert_eq!(names(&path), ["summary.csv"]);
+    }
+
+    #[test]
+    fn an_older_report_stays_until_the_new_one_is_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("summary.csv");
+        fs::write(&path, "old").unwrap();
+        let mut file = OutputFile::create(&path).unwrap();
+        file.write_all(b"nex").unwrap();
+        file.seek(SeekFrom::Start(2)).unwrap();
+        file.write_all(b"w").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        commit(vec![file]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        let folder = OutputFolder::open(root.path()).unwrap();
+        drop(folder.file("samples.csv").unwrap());
+        drop(folder);
+        assert_eq!(names(root.path()), ["summary.csv"]);
+    }
+
+    #[test]
+    fn bad_paths_are_refused_before_anything_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        let open = |name: &str| message(&OutputFolder::open(&at(name)).unwrap_err(), root.path());
+        let create = |name: &str| message(&OutputFile::create(&at(name)).unwrap_err(), root.path());
+        assert_eq!(
+            open("file"),
+            "ROOT/file: is not a folder; give another path, or move it away"
+        );
+        assert_eq!(
+            open("none/report"),
+            "ROOT/none/report: the folder ROOT/none does not exist; make it first"
+        );
+        assert_eq!(
+            create("folder"),
+            "ROOT/folder: is a folder; give the path of a file"
+        );
+        assert_eq!(
+            create("none/out.onnx"),
+            "ROOT/none/out.onnx: the folder ROOT/none does not exist; make it first"
+        );
+        assert_eq!(names(root.path()), ["file", "folder"]);
+    }
+
+    #[test]
+    fn two_results_cannot_have_one_name() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("out.npz");
+        let files = vec![
+            OutputFile::create(&path).unwrap(),
+            OutputFile::create(&path).unwrap(),
+        ];
+        assert!(matches!(commit(files), Err(OutputError::Repeated { .. })));
+        assert!(names(root.path()).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn devices_and_links_are_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            OutputFile::create(Path::new("/dev/null")),
+            Err(OutputError::NotAFile { .. })
+        ));
+        let (target, link) = (root.path().join("target"), root.path().join("link"));
+        fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let mut file = OutputFile::create(&link).unwrap();
+        file.write_all(b"new").unwrap();
+        commit(vec![file]).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_folder_that_takes_no_files_is_refused_at_once() {
+        // Not even the superuser can make a file here.
+        let error = OutputFile::create(Path::new("/proc/mohs.csv")).unwrap_err();
+        assert_eq!(error.to_string(), "/proc/mohs.csv: cannot be written");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn results_have_the_permissions_of_a_new_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let plain = root.path().join("plain");
+        fs::write(&plain, "").unwrap();
+        let path = root.path().join("result");
+        commit(vec![OutputFile::create(&path).unwrap()]).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+    }
 }

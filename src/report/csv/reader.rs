@@ -1,135 +1,11 @@
-//! `samples.csv` and `summary.csv`: written as rows come, read back to the same numbers.
-//!
-//! The columns and their order are a contract with whoever reads the files (the module [`crate::outcome`] documents each).
-//! Floats are decimals without exponent, as short as they can be while reading back to the same number; NaN is an empty field.
-//! Readers find columns by name and skip those that they do not know, so that a file with more columns stays readable.
+//! Rows read back, by the names of their columns.
 
-mod cell;
-
-use crate::outcome::{SampleOutcome, SummaryRow};
-use cell::Cell;
+use super::Row;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::marker::PhantomData;
 
-/// Writes `samples.csv`.
-pub type SamplesWriter<W> = RowWriter<W, SampleOutcome>;
-/// Writes `summary.csv`.
-pub type SummaryWriter<W> = RowWriter<W, SummaryRow>;
-/// Reads `samples.csv`.
-pub type SamplesReader<R> = RowReader<R, SampleOutcome>;
-/// Reads `summary.csv`.
-pub type SummaryReader<R> = RowReader<R, SummaryRow>;
-
-/// A record that is a row of a file: [`SampleOutcome`] or [`SummaryRow`].
-pub trait Row: sealed::Cells + Sized {
-    /// The names of the columns, in order.
-    const COLUMNS: &'static [&'static str];
-}
-
-mod sealed {
-    /// How a record becomes cells and back; not for use outside.
-    pub trait Cells: Sized {
-        /// One text per column.
-        fn write(&self, cell: &mut dyn FnMut(String) -> csv::Result<()>) -> csv::Result<()>;
-        /// Asks for the text of one column after the other; `what` says what a column holds.
-        fn read<'t, E>(
-            text: impl FnMut(usize) -> Result<&'t str, E>,
-            wrong: impl Fn(usize, &'static str) -> E,
-        ) -> Result<Self, E>;
-    }
-}
-
-/// Makes a record a row whose columns are its fields, in the order given.
-macro_rules! row {
-    ($record:ident: $($field:ident),* $(,)?) => {
-        impl Row for $record {
-            const COLUMNS: &'static [&'static str] = &[$(stringify!($field)),*];
-        }
-
-        impl sealed::Cells for $record {
-            fn write(&self, cell: &mut dyn FnMut(String) -> csv::Result<()>) -> csv::Result<()> {
-                // Exhaustive, so that a field without a column does not compile.
-                let $record { $($field),* } = self;
-                $(cell($field.to_cell())?;)*
-                Ok(())
-            }
-
-            fn read<'t, E>(
-                mut text: impl FnMut(usize) -> Result<&'t str, E>,
-                wrong: impl Fn(usize, &'static str) -> E,
-            ) -> Result<Self, E> {
-                let mut column = 0..;
-                Ok($record {
-                    $($field: {
-                        let column = column.next().unwrap_or_default();
-                        Cell::from_cell(text(column)?).map_err(|expected| wrong(column, expected))?
-                    }),*
-                })
-            }
-        }
-    };
-}
-
-row!(SampleOutcome:
-    index, label, clean_prediction, attack, norm, epsilon, adversarial_prediction, robust, clean_loss, loss, linf, l2, l1, steps,
-    restart,
-);
-
-row!(SummaryRow:
-    model, attack, norm, epsilon, steps, restarts, samples, clean_accuracy, robust_accuracy, robust_accuracy_low,
-    robust_accuracy_high, attack_success_rate, mean_linf, mean_l2, gradient_evaluations, seconds,
-);
-
-/// Writes rows one by one; the header comes first, even where no row follows.
-pub struct RowWriter<W: Write, T> {
-    inner: csv::Writer<W>,
-    row: PhantomData<fn(&T)>,
-}
-
-impl<W: Write, T: Row> RowWriter<W, T> {
-    /// Writes the header.
-    ///
-    /// # Errors
-    ///
-    /// Where `writer` does not take it.
-    pub fn new(writer: W) -> io::Result<Self> {
-        let mut inner = csv::Writer::from_writer(writer);
-        inner.write_record(T::COLUMNS)?;
-        Ok(RowWriter {
-            inner,
-            row: PhantomData,
-        })
-    }
-
-    /// Writes one row.
-    ///
-    /// # Errors
-    ///
-    /// Where the writer does not take it.
-    pub fn write(&mut self, row: &T) -> io::Result<()> {
-        row.write(&mut |cell| self.inner.write_field(cell))?;
-        self.inner.write_record(None::<&[u8]>)?;
-        Ok(())
-    }
-
-    /// Flushes, and gives the writer back.
-    ///
-    /// # Errors
-    ///
-    /// Where the writer does not take what is left.
-    pub fn finish(self) -> io::Result<W> {
-        self.inner.into_inner().map_err(|error| error.into_error())
-    }
-}
-
-impl<W: Write, T> fmt::Debug for RowWriter<W, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RowWriter").finish_non_exhaustive()
-    }
-}
-
-/// Reads rows one by one: an iterator of [`SampleOutcome`]s or [`SummaryRow`]s that ends after the first error.
+/// Reads rows one by one: an iterator that ends after the first error.
 pub struct RowReader<R, T> {
     records: csv::StringRecordsIntoIter<R>,
     /// The name of the file, for messages.
@@ -154,6 +30,9 @@ impl<R: Read, T: Row> RowReader<R, T> {
             Ok(header) => header.clone(),
             Err(source) => return Err(ReadError::Unreadable { file, source }),
         };
+        if header.is_empty() {
+            return Err(ReadError::Empty { file });
+        }
         let mut positions = Vec::with_capacity(T::COLUMNS.len());
         let mut missing = Vec::new();
         for &column in T::COLUMNS {
@@ -248,8 +127,14 @@ pub enum ReadError {
         #[source]
         source: csv::Error,
     },
+    /// There is not even a header.
+    #[error("{file}: is empty")]
+    Empty {
+        /// The file.
+        file: String,
+    },
     /// The header lacks columns.
-    #[error("{file}: the header has no column `{columns}`; is this file one of mohs's own?")]
+    #[error("{file}: the header lacks `{columns}`; is this file one of mohs's own?")]
     MissingColumns {
         /// The file.
         file: String,

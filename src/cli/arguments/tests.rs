@@ -1,0 +1,670 @@
+//! Help and messages at 80 columns, and what each argument takes.
+
+use super::*;
+use crate::threat::{Bounds, Norm};
+use clap::CommandFactory;
+
+fn parse(line: &str) -> Result<EvaluateArguments, String> {
+    let words = format!("mohs evaluate model.onnx {line}");
+    let command = Arguments::command().term_width(80);
+    let matches = command
+        .try_get_matches_from(words.split_whitespace())
+        .map_err(|error| error.to_string())?;
+    let arguments = <Arguments as clap::FromArgMatches>::from_arg_matches(&matches)
+        .map_err(|error| error.to_string())?;
+    match arguments.command {
+        Command::Evaluate(arguments) => {
+            arguments.check().map_err(|error| error.to_string())?;
+            Ok(*arguments)
+        }
+        _ => Err("another command".to_owned()),
+    }
+}
+
+fn evaluate(line: &str) -> EvaluateArguments {
+    parse(&format!("--data test.npz --epsilon 8/255 {line}")).unwrap()
+}
+
+/// The first line of the message about one flag of an otherwise good command line.
+fn refusal(flag: &str) -> String {
+    let rest = if flag.starts_with("--epsilon") {
+        ""
+    } else {
+        "--epsilon 8/255"
+    };
+    let data = if flag.starts_with("--data") {
+        ""
+    } else {
+        "--data test.npz"
+    };
+    let message = parse(&format!("{data} {rest} {flag}")).unwrap_err();
+    message.lines().next().unwrap_or_default().to_owned()
+}
+
+fn help_of(command: &str) -> String {
+    let mut whole = Arguments::command().term_width(80);
+    whole.build();
+    let help = match command {
+        "" => whole.render_long_help(),
+        name => whole.find_subcommand_mut(name).unwrap().render_long_help(),
+    };
+    // Clap pads empty lines.
+    help.to_string()
+        .lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_an_example_and_fits_80_columns() {
+    let command = Arguments::command();
+    let names: Vec<&str> = command
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
+    assert_eq!(
+        names,
+        ["evaluate", "gradient", "inspect", "demo", "doctor", "list"]
+    );
+    for name in names {
+        let help = help_of(name);
+        assert!(
+            help.contains(&format!("\nExamples:\n  mohs {name}")),
+            "{help}"
+        );
+        assert!(
+            help.lines().all(|line| line.chars().count() <= 80),
+            "{help}"
+        );
+    }
+}
+
+#[test]
+fn help_of_mohs() {
+    insta::assert_snapshot!(help_of(""), @"
+    The scratch test for exported models: attacks an ONNX classifier with exact
+    gradients and reports how robust it is.
+
+    Usage: mohs [OPTIONS] <COMMAND>
+
+    Commands:
+      evaluate  Attacks a model on a data set and reports how robust it is
+      gradient  Derives the gradient graph of a model and writes it as ONNX
+      inspect   Shows a model's inputs, outputs and operators, and whether it can be
+                differentiated
+      demo      Attacks two small models and shows their robustness side by side
+      doctor    Shows which ONNX Runtime and which devices are used, and why
+      list      Lists the attacks with their parameters, or the operators that can
+                be differentiated
+      help      Print this message or the help of the given subcommand(s)
+
+    Options:
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
+      -h, --help
+              Print help
+
+      -V, --version
+              Print version
+
+    Examples:
+      mohs demo
+      mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255
+      mohs evaluate --help
+
+    Exit codes: 0 fine; 1 a gate failed; 2 bad usage or bad input; 3 the runtime or
+    the device failed.
+    ");
+}
+
+#[test]
+fn help_of_evaluate() {
+    insta::assert_snapshot!(help_of("evaluate"), @r"
+    Attacks a classifier on every sample of a data set, within a ball of radius ε,
+    with exact gradients derived from the model itself. Shows a summary table; with
+    --out, also writes summary.csv and samples.csv.
+
+    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> --epsilon <RADII> <MODEL>
+
+    Arguments:
+      <MODEL>
+              The ONNX file
+
+    Options:
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Model:
+          --input <NAME>
+              The input to perturb, where the model has several
+
+          --output <NAME>
+              The output that holds the logits, where the model has several
+
+          --wrt <TENSOR>
+              Perturb this inner tensor, such as an embedding, instead of an input
+
+          --input-shape <SHAPE>
+              The shape of one sample, such as 3,224,224, where the model leaves it
+              open
+
+          --keep-softmax
+              Differentiate through a final Softmax instead of taking the logits
+              below it
+
+    Data:
+          --data <DATA[,LABELS]>
+              The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
+
+          --x-key <KEY>
+              The name of the samples in an .npz file
+
+              [default: x]
+
+          --y-key <KEY>
+              The name of the labels in an .npz file
+
+              [default: y]
+
+          --label-column <COLUMN>
+              The label's column in a .csv file, by name or by position from 0
+              [default: label]
+
+          --scale <FACTOR>
+              Multiply the data by this [default: 1/255 for integers where the
+              bounds are 0,1; else 1]
+
+          --layout <LAYOUT>
+              The order of axes in the data, where it is not the model's
+
+              Possible values:
+              - nchw: Channels first
+              - nhwc: Channels last
+
+          --offset <N>
+              Skip this many samples
+
+              [default: 0]
+
+          --limit <N>
+              Use at most this many samples
+
+          --mean <A,B,C>
+              Subtract these means inside the model, one per channel, so that ε
+              counts in the data's own space
+
+          --std <A,B,C>
+              Divide by these standard deviations inside the model, one per channel
+
+    Attack:
+          --attack <ATTACKS>
+              The attacks, each with its parameters after a colon:
+              fgsm,pgd:steps=40,restarts=5 (may be repeated)
+
+              [default: pgd]
+
+          --norm <NORM>
+              The norm that perturbations are measured in
+
+              Possible values:
+              - linf: The largest absolute change of any element
+              - l2:   The Euclidean length of the change
+              - l1:   The sum of absolute changes
+
+              [default: linf]
+
+          --epsilon <RADII>
+              The radii, as fractions or decimals in the units of the data:
+              2/255,0.03
+
+          --bounds <LOW,HIGH>
+              The smallest and the largest valid value of the data, or none
+
+              [default: 0,1]
+
+          --keep <KEEP>
+              Which points of an attack count
+
+              Possible values:
+              - any:  Any misclassified point on the way breaks a sample
+              - last: Only the last point of each restart is judged
+
+              [default: any]
+
+          --seed <N>
+              The seed of every random number
+
+              [default: 0]
+
+          --gradient <FILE>
+              Take gradients from this graph, made under the contract of `mohs
+              gradient`, after checking it against the model
+
+    Results:
+          --out <DIR>
+              Write summary.csv and samples.csv into this folder
+
+          --save-adversarial <FILE.npz>
+              Write the adversarial examples into this .npz file
+
+    Runtime:
+          --batch-size <N>
+              Samples at a time, or auto
+
+              [default: auto]
+
+          --device <DEVICE>
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+
+              [default: auto]
+
+          --threads <N>
+              Threads per operator [default: the runtime's own choice]
+
+          --onnxruntime <PATH>
+              The ONNX Runtime library to load [default: found or downloaded, see
+              `mohs doctor`]
+
+    Examples:
+      mohs evaluate model.onnx --data test.npz --epsilon 8/255
+      mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255 \
+          --attack fgsm,pgd:steps=40,restarts=5 --out report
+      mohs evaluate model.onnx --data images.npy,labels.npy --norm l2 \
+          --epsilon 0.5 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+      mohs evaluate model.onnx --data images-idx3-ubyte.gz,labels-idx1-ubyte.gz \
+          --epsilon 0.1,0.2,0.3 --limit 1000
+    ");
+}
+
+#[test]
+fn help_of_gradient() {
+    insta::assert_snapshot!(help_of("gradient"), @"
+    Derives the exact gradient of a model's loss and writes it as an ONNX model in
+    standard operators. It takes the model's inputs and `labels` (int64 [N]), and
+    gives the model's outputs, `loss` (one per sample) and `grad` (the shape of the
+    input).
+
+    Usage: mohs gradient [OPTIONS] --out <FILE> <MODEL>
+
+    Arguments:
+      <MODEL>
+              The ONNX file
+
+    Options:
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
+      -o, --out <FILE>
+              The ONNX file to write
+
+          --loss <LOSS>
+              The loss per sample, on the logits
+
+              Possible values:
+              - cross-entropy: −log softmax(logits) at the label
+              - margin:        The largest other logit minus the label's
+              - dlr:           Difference of logits ratio (Croce and Hein 2020)
+
+              [default: cross-entropy]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Model:
+          --input <NAME>
+              The input to perturb, where the model has several
+
+          --output <NAME>
+              The output that holds the logits, where the model has several
+
+          --wrt <TENSOR>
+              Perturb this inner tensor, such as an embedding, instead of an input
+
+          --input-shape <SHAPE>
+              The shape of one sample, such as 3,224,224, where the model leaves it
+              open
+
+          --keep-softmax
+              Differentiate through a final Softmax instead of taking the logits
+              below it
+
+    Runtime:
+          --device <DEVICE>
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+
+              [default: auto]
+
+          --threads <N>
+              Threads per operator [default: the runtime's own choice]
+
+          --onnxruntime <PATH>
+              The ONNX Runtime library to load [default: found or downloaded, see
+              `mohs doctor`]
+
+    Examples:
+      mohs gradient model.onnx -o gradient.onnx
+      mohs gradient model.onnx -o gradient.onnx --loss margin
+      mohs gradient bert.onnx -o gradient.onnx --wrt embeddings
+    ");
+}
+
+#[test]
+fn help_of_inspect() {
+    insta::assert_snapshot!(help_of("inspect"), @"
+    Shows a model's inputs, outputs, opset and parameters, and operator by operator
+    whether mohs can differentiate it. Nothing is written.
+
+    Usage: mohs inspect [OPTIONS] <MODEL>
+
+    Arguments:
+      <MODEL>
+              The ONNX file
+
+    Options:
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Runtime:
+          --device <DEVICE>
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+
+              [default: auto]
+
+          --threads <N>
+              Threads per operator [default: the runtime's own choice]
+
+          --onnxruntime <PATH>
+              The ONNX Runtime library to load [default: found or downloaded, see
+              `mohs doctor`]
+
+    Examples:
+      mohs inspect model.onnx
+    ");
+}
+
+#[test]
+fn help_of_demo() {
+    insta::assert_snapshot!(help_of("demo"), @"
+    Attacks two classifiers of handwritten digits, one trained normally and one
+    trained adversarially, with every attack at several ε, writes the reports and
+    shows the two robustness curves side by side. Takes under a minute.
+
+    Usage: mohs demo [OPTIONS]
+
+    Options:
+          --out <DIR>
+              The folder to write the reports into
+
+              [default: reports/demo]
+
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Runtime:
+          --device <DEVICE>
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+
+              [default: auto]
+
+          --threads <N>
+              Threads per operator [default: the runtime's own choice]
+
+          --onnxruntime <PATH>
+              The ONNX Runtime library to load [default: found or downloaded, see
+              `mohs doctor`]
+
+    Examples:
+      mohs demo
+      mohs demo --out /tmp/demo
+    ");
+}
+
+#[test]
+fn help_of_doctor() {
+    insta::assert_snapshot!(help_of("doctor"), @"
+    Shows which ONNX Runtime library was chosen and why, its version, its execution
+    providers, the devices that answer and the number of threads; where none is
+    found, every place that was looked at.
+
+    Usage: mohs doctor [OPTIONS]
+
+    Options:
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Runtime:
+          --device <DEVICE>
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+
+              [default: auto]
+
+          --threads <N>
+              Threads per operator [default: the runtime's own choice]
+
+          --onnxruntime <PATH>
+              The ONNX Runtime library to load [default: found or downloaded, see
+              `mohs doctor`]
+
+    Examples:
+      mohs doctor
+      mohs doctor --device cuda
+      mohs doctor --onnxruntime /opt/onnxruntime/lib/libonnxruntime.so
+    ");
+}
+
+#[test]
+fn help_of_list() {
+    insta::assert_snapshot!(help_of("list"), @"
+    Lists what this version of mohs knows: the attacks with their parameters and
+    defaults, or the ONNX operators that it can differentiate.
+
+    Usage: mohs list [OPTIONS] <WHAT>
+
+    Arguments:
+      <WHAT>
+              What to list
+
+              Possible values:
+              - attacks:   The attacks with their parameters
+              - operators: The operators that can be differentiated
+
+    Options:
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      mohs list attacks
+      mohs list operators
+    ");
+}
+
+#[test]
+fn defaults() {
+    let arguments = evaluate("");
+    assert_eq!(arguments.attack, ["pgd"]);
+    assert_eq!((arguments.norm, arguments.keep), (Norm::Linf, Keep::Any));
+    assert_eq!(arguments.bounds, Bounds::UNIT);
+    assert_eq!(
+        (arguments.offset, arguments.limit, arguments.seed),
+        (0, None, 0)
+    );
+    assert_eq!(arguments.batch_size, BatchSize::Auto);
+    assert_eq!((&arguments.x_key, &arguments.y_key), (&None, &None));
+    assert_eq!(arguments.normalization(), None);
+    assert_eq!(arguments.runtime.device, "auto");
+}
+
+#[test]
+fn values_are_read() {
+    let arguments = evaluate(
+        "--attack fgsm,pgd:steps=40,restarts=5 --attack fgm --norm l1 --keep last --bounds -1,1 --mean -0.5,0.5 --std 1/2,2 \
+         --batch-size 32 --limit 10 --input-shape 3,224,224 --scale 1/255 --layout nhwc",
+    );
+    assert_eq!(arguments.attack, ["fgsm,pgd:steps=40,restarts=5", "fgm"]);
+    assert_eq!((arguments.norm, arguments.keep), (Norm::L1, Keep::Last));
+    assert_eq!(
+        arguments.bounds,
+        Bounds {
+            low: -1.0,
+            high: 1.0
+        }
+    );
+    let normalization = arguments.normalization().unwrap();
+    assert_eq!(
+        (normalization.mean, normalization.std),
+        (vec![-0.5, 0.5], vec![0.5, 2.0])
+    );
+    assert!(matches!(arguments.batch_size, BatchSize::Fixed(size) if size.get() == 32));
+    assert_eq!(arguments.model.input_shape, Some(Shape(vec![3, 224, 224])));
+    assert_eq!(arguments.scale, Some(1.0 / 255.0));
+    assert_eq!(arguments.layout, Some(Layout::Nhwc));
+    assert_eq!(evaluate("--bounds none").bounds, Bounds::NONE);
+    let arguments = parse("--data x.npy,y.npy --epsilon 2/255,0.03 --epsilon 1").unwrap();
+    let texts: Vec<&str> = arguments
+        .epsilon
+        .iter()
+        .map(|epsilon| epsilon.text())
+        .collect();
+    assert_eq!(texts, ["2/255", "0.03", "1"]);
+    assert_eq!(arguments.data.labels, Some("y.npy".into()));
+}
+
+#[test]
+fn quiet_and_verbose_go_before_and_after_the_command() {
+    let verbosity = |line: &str| {
+        Arguments::try_parse_from(line.split_whitespace())
+            .map(|arguments| arguments.verbosity.verbosity())
+    };
+    assert_eq!(verbosity("mohs demo").unwrap(), Verbosity::Normal);
+    assert_eq!(verbosity("mohs -q demo").unwrap(), Verbosity::Quiet);
+    assert_eq!(verbosity("mohs demo --quiet").unwrap(), Verbosity::Quiet);
+    assert_eq!(verbosity("mohs demo -v").unwrap(), Verbosity::Verbose);
+    assert_eq!(verbosity("mohs demo -vv").unwrap(), Verbosity::Everything);
+    assert!(verbosity("mohs demo -q -v").is_err());
+}
+
+#[test]
+fn each_bad_value_is_refused_with_its_reason() {
+    let flags = [
+        "--epsilon 0",
+        "--epsilon=-8/255",
+        "--epsilon nan",
+        "--epsilon inf",
+        "--epsilon 1/0",
+        "--epsilon 2/255,",
+        "--epsilon 8/abc",
+        "--epsilon 8/255,8/255",
+        "--epsilon 0.5,1/2",
+        "--bounds 1,0",
+        "--bounds 0",
+        "--bounds 0,inf",
+        "--mean 0.5,0.5 --std 1",
+        "--mean 0.5 --std 0",
+        "--mean x --std 1",
+        "--mean 0.5",
+        "--batch-size 0",
+        "--limit 0",
+        "--threads 0",
+        "--offset -1",
+        "--input-shape 3,0,224",
+        "--input-shape 3,",
+        "--norm l3",
+        "--keep all",
+        "--layout hwc",
+        "--scale -1",
+        "--data a,b,c",
+        "--data a,",
+        "--attack=",
+        "--gradient g.onnx --keep-softmax",
+        "--epsilom 3",
+    ];
+    let refusals: Vec<String> = flags.iter().map(|flag| refusal(flag)).collect();
+    insta::assert_snapshot!(refusals.join("\n"), @"
+    error: invalid value '0' for '--epsilon <RADII>': epsilon is zero, which allows no perturbation; give a radius above 0, such as 8/255
+    error: invalid value '-8/255' for '--epsilon <RADII>': epsilon is negative; give a radius above 0, such as 8/255
+    error: invalid value 'nan' for '--epsilon <RADII>': epsilon is NaN; give a radius above 0, such as 8/255
+    error: invalid value 'inf' for '--epsilon <RADII>': epsilon is infinite in float32; give a finite radius, such as 8/255
+    error: invalid value '1/0' for '--epsilon <RADII>': a fraction cannot have the denominator zero
+    error: invalid value '' for '--epsilon <RADII>': a number is missing; write a decimal such as 0.03 or a fraction such as 8/255
+    error: invalid value '8/abc' for '--epsilon <RADII>': `abc` is no number; write a decimal such as 0.03 or a fraction such as 8/255
+    --epsilon has `8/255` and `8/255`, which are the same radius; give each radius once
+    --epsilon has `0.5` and `1/2`, which are the same radius; give each radius once
+    error: invalid value '1,0' for '--bounds <LOW,HIGH>': the first bound must be below the second
+    error: invalid value '0' for '--bounds <LOW,HIGH>': bounds are two numbers LOW,HIGH, or none
+    error: invalid value '0,inf' for '--bounds <LOW,HIGH>': the number is NaN, infinite or too large for float32
+    --mean has 2 values and --std has 1; give one of each per channel
+    error: invalid value '0' for '--std <A,B,C>': the number must be above 0
+    error: invalid value 'x' for '--mean <A,B,C>': `x` is no number; write a decimal such as 0.03 or a fraction such as 8/255
+    error: the following required arguments were not provided:
+    error: invalid value '0' for '--batch-size <N>': a batch size is a whole number above 0, or auto
+    error: invalid value '0' for '--limit <N>': this must be a whole number above 0
+    error: invalid value '0' for '--threads <N>': this must be a whole number above 0
+    error: invalid value '-1' for '--offset <N>': this must be a whole number, 0 or above
+    error: invalid value '3,0,224' for '--input-shape <SHAPE>': a shape is whole numbers above 0, such as 3,224,224, without the batch axis
+    error: invalid value '3,' for '--input-shape <SHAPE>': a shape is whole numbers above 0, such as 3,224,224, without the batch axis
+    error: invalid value 'l3' for '--norm <NORM>'
+    error: invalid value 'all' for '--keep <KEEP>'
+    error: invalid value 'hwc' for '--layout <LAYOUT>'
+    error: invalid value '-1' for '--scale <FACTOR>': the number must be above 0
+    error: invalid value 'a,b,c' for '--data <DATA[,LABELS]>': more than two file names; give one file, or two as SAMPLES,LABELS
+    error: invalid value 'a,' for '--data <DATA[,LABELS]>': a file name is missing; give one file, or two as SAMPLES,LABELS
+    error: invalid value '' for '--attack <ATTACKS>': an attack is missing; `mohs list attacks` shows them
+    error: the argument '--gradient <FILE>' cannot be used with '--keep-softmax'
+    error: unexpected argument '--epsilom' found
+    ");
+}
+
+#[test]
+fn what_must_be_given_is_named() {
+    insta::assert_snapshot!(parse("").unwrap_err(), @"
+    error: the following required arguments were not provided:
+      --data <DATA[,LABELS]>
+      --epsilon <RADII>
+
+    Usage: mohs evaluate --data <DATA[,LABELS]> --epsilon <RADII> <MODEL>
+
+    For more information, try '--help'.
+    ");
+}

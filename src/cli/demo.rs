@@ -1,0 +1,144 @@
+//! `mohs demo`: two small models, one of them trained adversarially, side by side.
+
+use super::arguments::{DemoArguments, ModelArguments, Verbosity};
+use super::evaluate::{Files, perform};
+use super::exit::{Blame, Failure};
+use super::output::OutputFolder;
+use super::session;
+use super::terminal::{print, stdout_style};
+use crate::attack::AttackPlan;
+use crate::data::{self, Dataset, Source};
+use crate::evaluate::{Config, Keep};
+use crate::model::Model;
+use crate::outcome::Summary;
+use crate::report::chart;
+use crate::threat::{Bounds, Epsilon, Norm};
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+
+/// The models, carried in the program so that the demo runs anywhere.
+const MODELS: [(&str, &[u8]); 2] = [
+    (
+        "standard",
+        include_bytes!("../../models/digits-standard.onnx"),
+    ),
+    (
+        "adversarial",
+        include_bytes!("../../models/digits-adversarial.onnx"),
+    ),
+];
+
+/// The test set.
+const DIGITS: &[u8] = include_bytes!("../../models/digits-test.npz");
+
+/// What is tried: attacks and radii by norm.
+const TRIALS: [(Norm, &str, &[&str]); 2] = [
+    (
+        Norm::Linf,
+        "fgsm,pgd",
+        &["8/255", "16/255", "0.1", "0.15", "0.2", "0.25", "0.3"],
+    ),
+    (
+        Norm::L2,
+        "fgm,pgd",
+        &["0.25", "0.5", "0.75", "1", "1.25", "1.5"],
+    ),
+];
+
+/// Runs the command.
+pub(super) fn run(arguments: &DemoArguments, verbosity: Verbosity) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()
+        .context("cannot make a temporary folder; set TMPDIR to one with room")
+        .or_runtime()?;
+    let digits = write(folder.path(), "digits-test.npz", DIGITS)?;
+    let mut summaries = Vec::new();
+    for (name, bytes) in MODELS {
+        let file = write(folder.path(), &format!("digits-{name}.onnx"), bytes)?;
+        let model = ModelArguments {
+            model: file,
+            input: None,
+            output: None,
+            wrt: None,
+            input_shape: None,
+            keep_softmax: false,
+        };
+        let model = session::open(&model, None, &arguments.runtime)?;
+        let mut summary = Summary::default();
+        for (norm, attacks, radii) in TRIALS {
+            let out =
+                OutputFolder::open_with_parents(&arguments.out.join(format!("{name}-{norm}")))
+                    .or_bad_input()?;
+            let part = attack(
+                &model,
+                &digits,
+                norm,
+                attacks,
+                radii,
+                Files::in_folder(&out)?,
+                verbosity,
+            )?;
+            summary.rows.extend(part.rows);
+            summary.epsilons.extend(part.epsilons);
+        }
+        summaries.push((name, summary));
+    }
+    let series: Vec<_> = summaries
+        .iter()
+        .map(|(name, summary)| chart::Series { name, summary })
+        .collect();
+    print(&chart::render(&series, stdout_style())).or_bad_input()?;
+    tracing::info!("the reports are in {}", arguments.out.display());
+    Ok(())
+}
+
+/// One model in one norm.
+fn attack(
+    model: &Model,
+    digits: &Path,
+    norm: Norm,
+    attacks: &str,
+    radii: &[&str],
+    files: Files,
+    verbosity: Verbosity,
+) -> Result<Summary, Failure> {
+    let epsilons: Vec<Epsilon> = radii
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()
+        .or_bad_input()?;
+    let config = Config {
+        attacks: AttackPlan::parse(attacks).or_bad_input()?,
+        norm,
+        epsilons: epsilons.iter().map(Epsilon::value).collect(),
+        bounds: Bounds::UNIT,
+        keep: Keep::Any,
+        seed: 0,
+        batch_size: None,
+        keep_softmax: false,
+    };
+    let preparation = data::Options {
+        input_shape: Some(model.sample_shape().to_vec()),
+        ..data::Options::default()
+    };
+    let dataset = Dataset::open(&Source::new(digits))
+        .and_then(|dataset| dataset.prepared(&preparation))
+        .or_bad_input()?;
+    let report = perform(model, &dataset, &config, None, files, verbosity)?;
+    Ok(Summary {
+        rows: report.summary,
+        epsilons,
+    })
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes)
+        .with_context(|| {
+            format!(
+                "cannot write {}; set TMPDIR to a folder with room",
+                path.display()
+            )
+        })
+        .or_runtime()?;
+    Ok(path)
+}

@@ -1,0 +1,263 @@
+//! `mohs evaluate`: attacks a model and reports how robust it is.
+
+use super::adversarial::AdversarialWriter;
+use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, Verbosity};
+use super::exit::{Blame, Failure};
+use super::output::{OutputFile, OutputFolder, commit};
+use super::progress::{Position, Progress};
+use super::session;
+use super::terminal::{print, stdout_style};
+use crate::attack::AttackPlan;
+use crate::data::{self, Dataset, Source};
+use crate::evaluate::{self, Adversarial, Config, Observer, ObserverError, Report};
+use crate::graph::passes::Normalization;
+use crate::model::{GradientGraph, Model};
+use crate::outcome::{SampleOutcome, Summary, SummaryRow};
+use crate::report::csv::{SamplesWriter, SummaryWriter};
+use crate::report::table;
+use crate::threat::Epsilon;
+use std::path::Path;
+
+/// Runs the command.
+pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
+    arguments.check().or_bad_input()?;
+    let attacks = AttackPlan::parse(&arguments.attack.join(",")).or_bad_input()?;
+    attacks.check_norm(arguments.norm).or_bad_input()?;
+    let files = Files::open(arguments)?;
+    let dataset = Dataset::open(&source(arguments)).or_bad_input()?;
+    let normalization = arguments.normalization().map(|given| Normalization {
+        mean: given.mean,
+        std: given.std,
+    });
+    let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
+    let dataset = dataset
+        .prepared(&preparation(arguments, &model))
+        .or_bad_input()?;
+    for note in dataset.notes() {
+        tracing::info!("{note}");
+    }
+    let gradient = match &arguments.gradient {
+        Some(path) => Some(open_gradient(path, &model, &dataset)?),
+        None => None,
+    };
+    let mut epsilons: Vec<Epsilon> = arguments.epsilon.clone();
+    epsilons.sort_by(|a, b| a.value().total_cmp(&b.value()));
+    let config = Config {
+        attacks,
+        norm: arguments.norm,
+        epsilons: epsilons.iter().map(Epsilon::value).collect(),
+        bounds: arguments.bounds,
+        keep: match arguments.keep {
+            Keep::Any => evaluate::Keep::Any,
+            Keep::Last => evaluate::Keep::Last,
+        },
+        seed: arguments.seed,
+        batch_size: match arguments.batch_size {
+            BatchSize::Auto => None,
+            BatchSize::Fixed(size) => Some(size.get()),
+        },
+        keep_softmax: arguments.model.keep_softmax,
+    };
+    let report = perform(
+        &model,
+        &dataset,
+        &config,
+        gradient.as_ref(),
+        files,
+        verbosity,
+    )?;
+    let summary = Summary {
+        rows: report.summary,
+        epsilons,
+    };
+    print(&table::render(&summary, stdout_style())).or_bad_input()
+}
+
+/// Evaluates, writes the files and says what was noticed.
+pub(super) fn perform(
+    model: &Model,
+    dataset: &Dataset,
+    config: &Config,
+    gradient: Option<&GradientGraph>,
+    files: Files,
+    verbosity: Verbosity,
+) -> Result<Report, Failure> {
+    let mut recorder = Recorder::new(files, model)?;
+    let progress = Progress::new(verbosity);
+    let mut observer = Watching {
+        recorder: &mut recorder,
+        progress: &progress,
+    };
+    let report = evaluate::evaluate(model, dataset, config, gradient, &mut observer);
+    progress.finish();
+    let report = report.map_err(blame)?;
+    recorder.finish(&report.summary)?;
+    for note in &report.notes {
+        tracing::info!("{note}");
+    }
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::debug!(
+        "{:.2} s, of which {:.1} % in ONNX Runtime",
+        report.seconds,
+        100.0 * report.runtime_seconds / report.seconds.max(f64::MIN_POSITIVE)
+    );
+    Ok(report)
+}
+
+/// The files that an evaluation writes, opened before it starts.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    samples: Option<OutputFile>,
+    summary: Option<OutputFile>,
+    adversarial: Option<OutputFile>,
+}
+
+impl Files {
+    fn open(arguments: &EvaluateArguments) -> Result<Self, Failure> {
+        let mut files = match &arguments.out {
+            Some(path) => Files::in_folder(&OutputFolder::open(path).or_bad_input()?)?,
+            None => Files::default(),
+        };
+        if let Some(path) = &arguments.save_adversarial {
+            files.adversarial = Some(OutputFile::create(path).or_bad_input()?);
+        }
+        Ok(files)
+    }
+
+    /// `samples.csv` and `summary.csv` in a folder.
+    pub(super) fn in_folder(folder: &OutputFolder) -> Result<Self, Failure> {
+        Ok(Files {
+            samples: Some(folder.file("samples.csv").or_bad_input()?),
+            summary: Some(folder.file("summary.csv").or_bad_input()?),
+            adversarial: None,
+        })
+    }
+}
+
+/// Writes what an evaluation finds as it comes.
+struct Recorder {
+    samples: Option<SamplesWriter<OutputFile>>,
+    summary: Option<OutputFile>,
+    adversarial: Option<AdversarialWriter>,
+}
+
+impl Recorder {
+    fn new(files: Files, model: &Model) -> Result<Self, Failure> {
+        let adversarial = files
+            .adversarial
+            .map(|file| AdversarialWriter::new(file, model.sample_shape()));
+        Ok(Recorder {
+            samples: files
+                .samples
+                .map(SamplesWriter::new)
+                .transpose()
+                .or_bad_input()?,
+            summary: files.summary,
+            adversarial: adversarial.transpose().or_bad_input()?,
+        })
+    }
+
+    /// Completes every file and gives it its name.
+    fn finish(self, rows: &[SummaryRow]) -> Result<(), Failure> {
+        let mut done = Vec::new();
+        if let Some(samples) = self.samples {
+            done.push(samples.finish().or_bad_input()?);
+        }
+        if let Some(file) = self.summary {
+            let mut writer = SummaryWriter::new(file).or_bad_input()?;
+            for row in rows {
+                writer.write(row).or_bad_input()?;
+            }
+            done.push(writer.finish().or_bad_input()?);
+        }
+        if let Some(adversarial) = self.adversarial {
+            done.push(adversarial.finish().or_bad_input()?);
+        }
+        commit(done).or_bad_input()
+    }
+}
+
+/// The recorder with a progress bar.
+struct Watching<'a> {
+    recorder: &'a mut Recorder,
+    progress: &'a Progress,
+}
+
+impl Observer for Watching<'_> {
+    fn outcome(&mut self, outcome: &SampleOutcome) -> Result<(), ObserverError> {
+        if let Some(samples) = &mut self.recorder.samples {
+            samples.write(outcome)?;
+        }
+        Ok(())
+    }
+
+    fn adversarial(&mut self, adversarial: &Adversarial<'_>) -> Result<(), ObserverError> {
+        if let Some(writer) = &mut self.recorder.adversarial {
+            writer.write(adversarial)?;
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, progress: evaluate::Progress) {
+        let evaluate::Progress {
+            done,
+            total,
+            broken,
+            gradients,
+        } = progress;
+        self.progress.update(Position {
+            done,
+            total,
+            broken,
+            gradients,
+        });
+    }
+}
+
+/// The samples that a gradient graph made elsewhere is checked with.
+const CHECKED: usize = 8;
+
+fn open_gradient(path: &Path, model: &Model, dataset: &Dataset) -> Result<GradientGraph, Failure> {
+    let mut batch = data::Batch::default();
+    dataset
+        .samples()
+        .and_then(|mut samples| samples.read_batch(CHECKED, &mut batch))
+        .or_bad_input()?;
+    GradientGraph::open(path, model, &batch.pixels, &batch.labels).map_err(session::blame)
+}
+
+fn source(arguments: &EvaluateArguments) -> Source {
+    Source {
+        path: arguments.data.samples.clone(),
+        labels: arguments.data.labels.clone(),
+        x_key: arguments.x_key.clone(),
+        y_key: arguments.y_key.clone(),
+        label_column: arguments.label_column.clone(),
+        offset: arguments.offset,
+        limit: arguments.limit.map(std::num::NonZeroU64::get),
+    }
+}
+
+fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
+    data::Options {
+        bounds: (arguments.bounds.low, arguments.bounds.high),
+        scale: arguments
+            .scale
+            .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
+        layout: arguments.layout.map(|layout| match layout {
+            Layout::Nchw => data::Layout::Nchw,
+            Layout::Nhwc => data::Layout::Nhwc,
+        }),
+        input_shape: Some(model.sample_shape().to_vec()),
+    }
+}
+
+/// Whose fault an error of the evaluation is.
+fn blame(error: evaluate::Error) -> Failure {
+    match error {
+        evaluate::Error::Model(error) => session::blame(error),
+        error => Failure::bad_input(error),
+    }
+}

@@ -1,0 +1,116 @@
+//! What every command that runs a model does first: messages, ONNX Runtime, the model.
+
+use super::arguments::{ModelArguments, RuntimeArguments, Verbosity};
+use super::exit::Failure;
+use crate::model::{self, Model, ModelOptions};
+use crate::runtime::{self, Device, LibraryOptions, SessionOptions};
+use crate::{graph::passes::Normalization, onnx};
+use std::fmt;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Messages as `mohs: …` on stderr.
+struct Messages;
+
+impl<S, N> FormatEvent<S, N> for Messages
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let kind = match *event.metadata().level() {
+            Level::ERROR => "error: ",
+            Level::WARN => "warning: ",
+            Level::INFO => "",
+            Level::DEBUG | Level::TRACE => "debug: ",
+        };
+        write!(writer, "mohs: {kind}")?;
+        context
+            .field_format()
+            .format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Sends messages to stderr, as many as asked for.
+pub(super) fn listen(verbosity: Verbosity) {
+    let level = match verbosity {
+        Verbosity::Quiet => Level::ERROR,
+        Verbosity::Normal => Level::INFO,
+        Verbosity::Verbose => Level::DEBUG,
+        Verbosity::Everything => Level::TRACE,
+    };
+    // A second subscriber in one process (as in tests) is refused, and the first goes on.
+    let _ = tracing_subscriber::fmt()
+        .event_format(Messages)
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .try_init();
+}
+
+/// The library options of the arguments.
+pub(super) fn library(arguments: &RuntimeArguments) -> LibraryOptions {
+    LibraryOptions {
+        explicit: arguments.onnxruntime.clone(),
+        ..LibraryOptions::default()
+    }
+}
+
+/// Loads ONNX Runtime and finds the device.
+pub(super) fn start(arguments: &RuntimeArguments) -> Result<SessionOptions, Failure> {
+    let asked: Device = arguments
+        .device
+        .parse()
+        .map_err(|error: runtime::ParseDeviceError| Failure::bad_input(error))?;
+    let library = runtime::initialize(&library(arguments)).map_err(Failure::runtime)?;
+    tracing::debug!(
+        "ONNX Runtime {} from {}",
+        library.version,
+        library.path.display()
+    );
+    let device = runtime::resolve(asked).map_err(Failure::runtime)?;
+    tracing::debug!("the device is {device}");
+    Ok(SessionOptions {
+        device,
+        threads: arguments.threads.map(std::num::NonZeroUsize::get),
+        ..SessionOptions::default()
+    })
+}
+
+/// Opens a model; its file is looked at before ONNX Runtime is, so that a wrong path costs no download.
+pub(super) fn open(
+    arguments: &ModelArguments,
+    normalization: Option<Normalization>,
+    runtime: &RuntimeArguments,
+) -> Result<Model, Failure> {
+    drop(onnx::read(&arguments.model).map_err(Failure::bad_input)?);
+    let options = ModelOptions {
+        input: arguments.input.clone(),
+        output: arguments.output.clone(),
+        input_shape: arguments.input_shape.as_ref().map(|shape| shape.0.clone()),
+        normalization,
+        keep: arguments.wrt.iter().cloned().collect(),
+        session: start(runtime)?,
+    };
+    let model = Model::open(&arguments.model, &options).map_err(blame)?;
+    for note in model.notes() {
+        tracing::info!("{}: {note}", arguments.model.display());
+    }
+    Ok(model)
+}
+
+/// Whose fault an error of the model is.
+pub(super) fn blame(error: model::Error) -> Failure {
+    if error.is_runtime() {
+        Failure::runtime(error)
+    } else {
+        Failure::bad_input(error)
+    }
+}
