@@ -24,7 +24,7 @@ fn node(op_type: &str) -> NodeProto {
     joined(op_type, &["x"], &["y"])
 }
 
-fn joined(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+pub(crate) fn joined(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     NodeProto {
         op_type: Some(op_type.into()),
@@ -35,7 +35,7 @@ fn joined(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
 }
 
 /// Attributes, each of which sets its own field.
-trait With: Sized {
+pub(crate) trait With: Sized {
     fn with(self, name: &str, kind: AttributeType, set: impl FnOnce(&mut AttributeProto)) -> Self;
 
     fn int(self, name: &str, value: i64) -> Self {
@@ -94,7 +94,7 @@ impl With for NodeProto {
 }
 
 /// Numbers that look random and have no ties.
-fn numbers(shape: &[usize]) -> Tensor {
+pub(crate) fn numbers(shape: &[usize]) -> Tensor {
     let mut seed = 0.37f32;
     let array = ArrayD::from_shape_simple_fn(IxDyn(shape), || {
         seed = (seed * 997.0 + 0.123).fract();

@@ -1,5 +1,6 @@
 //! The integration tests, in one binary.
 
+mod free_batch;
 mod gradcheck;
 mod lift;
 mod references;

@@ -72,10 +72,10 @@ fn put_back<'g>(dy: Expr<'g>, indices: &[i64], axis: usize, extent: i64) -> Opti
             .map(|other| if other == axis { value } else { 0 })
             .collect::<Vec<_>>()
     };
-    if let (Some(&first), Some(&last)) = (indices.first(), indices.last()) {
-        if indices.windows(2).all(|pair| pair[1] == pair[0] + 1) {
-            return Some(dy.pad(&along(first), &along(extent - 1 - last)));
-        }
+    if let (Some(&first), Some(&last)) = (indices.first(), indices.last())
+        && indices.windows(2).all(|pair| pair[1] == pair[0] + 1)
+    {
+        return Some(dy.pad(&along(first), &along(extent - 1 - last)));
     }
     // A row of zeros behind the others serves all the places that nothing read.
     let zeros = i64::try_from(indices.len()).ok()?;

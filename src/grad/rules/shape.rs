@@ -183,6 +183,12 @@ fn slice<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     for ((&start, axis), &step) in starts.iter().zip(axes).zip(&steps) {
         let axis = n.axis(axis, x.len())?;
         let (whole, part) = (x[axis], y[axis]);
+        // A step does not matter where one entry is taken; elsewhere it is smaller than the extent.
+        let step = if part.extent().is_some_and(|part| part <= 1) {
+            step.signum()
+        } else {
+            step
+        };
         if step < 0 {
             dx = dx.reverse(&[axis]);
         }

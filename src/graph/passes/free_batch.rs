@@ -1,11 +1,15 @@
 //! Makes a batch that was pinned at export dynamic.
 //!
-//! Exporters write the batch of their example input into the declared shapes and, worse, into the targets of `Reshape`.
+//! Exporters write the batch of their example input into the declared shapes and, worse, into constants: targets of `Reshape`, sizes of
+//! `Resize`, class tokens and initial states.
+//! [`places`] follows the batch axis through the graph, and [`constants`] replaces what it meets there.
 //! Whether the result is right shows only by running it: the caller compares runs at two sizes with runs of the original.
 
-use crate::graph::{Attributes, Graph, ValueId};
+mod constants;
+mod places;
+
+use crate::graph::{Graph, ValueId};
 use crate::onnx::proto::{Dimension, DimensionValue, TensorShapeProto, TypeValue, ValueInfoProto};
-use crate::tensor::Tensor;
 use std::collections::HashSet;
 
 /// Why the batch of a model cannot be made dynamic.
@@ -46,9 +50,10 @@ pub struct Freed {
 
 /// Makes the first axis of the given inputs, and of all that follows from them, dynamic.
 ///
-/// Declared shapes get a named first extent (`N` where that name is free), and constant `Reshape` targets that begin with the pinned size get −1
-/// there, or 0 (the operand's own extent) where −1 is taken.
-/// Where the inputs declare no number, only targets that begin with 1 are changed.
+/// Declared shapes get a named first extent (`N` where that name is free), and constants that hold the pinned size are replaced.
+/// Facts, where the graph has them, must be from a run at the pinned size: with them the batch is found on whichever axis it is; without, it is
+/// looked for on the first.
+/// Where the inputs declare no number, the pinned size is taken to be 1.
 /// Facts of values that follow the batch are dropped.
 ///
 /// # Errors
@@ -58,7 +63,7 @@ pub fn free_batch(graph: &mut Graph, inputs: &[ValueId]) -> Result<Freed, FreeBa
         pinned: pinned_batch(graph, inputs)?,
         ..Freed::default()
     };
-    let follows = followers(graph, inputs);
+    let follows = places::followers(graph, inputs);
     let symbol = symbol(graph);
     for (id, info) in &mut graph.inputs {
         if inputs.contains(id) && name_batch(info, &symbol, freed.pinned) {
@@ -70,8 +75,11 @@ pub fn free_batch(graph: &mut Graph, inputs: &[ValueId]) -> Result<Freed, FreeBa
             freed.outputs.push(name_of(info));
         }
     }
-    free_targets(graph, &follows, &mut freed);
+    freed.nodes = constants::free(graph, inputs, &follows, freed.pinned.unwrap_or(1));
     forget(graph, &follows);
+    if !freed.nodes.is_empty() {
+        allow_initializers(graph);
+    }
     Ok(freed)
 }
 
@@ -153,59 +161,6 @@ fn symbol(graph: &Graph) -> String {
         .unwrap_or_default()
 }
 
-/// Whether each value depends on the inputs.
-fn followers(graph: &Graph, inputs: &[ValueId]) -> Vec<bool> {
-    let mut follows = vec![false; graph.value_count()];
-    for input in inputs {
-        follows[input.index()] = true;
-    }
-    for node in &graph.nodes {
-        if graph.reads(node).iter().any(|read| follows[read.index()]) {
-            for output in node.outputs.iter().flatten() {
-                follows[output.index()] = true;
-            }
-        }
-    }
-    follows
-}
-
-/// Frees the targets of the `Reshape` nodes whose operand follows the batch.
-fn free_targets(graph: &mut Graph, follows: &[bool], freed: &mut Freed) {
-    let pinned = freed.pinned.unwrap_or(1);
-    for position in 0..graph.nodes.len() {
-        let node = &graph.nodes[position];
-        let (Some(x), Some(target)) = (node.input(0), node.input(1)) else {
-            continue;
-        };
-        if !node.is("Reshape") || !follows[x.index()] {
-            continue;
-        }
-        let zero_is_zero = node.int("allowzero") == Some(1);
-        let extents = graph.constant(target).and_then(|tensor| tensor.to_i64());
-        let Some(mut extents) = extents.filter(|extents| extents.first() == Some(&pinned)) else {
-            continue;
-        };
-        let replacement = if !extents.contains(&-1) {
-            -1
-        } else if zero_is_zero {
-            continue;
-        } else {
-            0
-        };
-        extents[0] = replacement;
-        let label = node.proto.name.clone().filter(|name| !name.is_empty());
-        let label = label.unwrap_or_else(|| {
-            node.output(0)
-                .map_or_else(String::new, |id| graph.name(id).to_owned())
-        });
-        let base = format!("{}/free", graph.name(target));
-        let extents = Tensor::I64(ndarray::Array1::from(extents).into_dyn());
-        let target = graph.add_initializer(&base, &extents);
-        graph.nodes[position].inputs[1] = Some(target);
-        freed.nodes.push(label);
-    }
-}
-
 /// Drops what was declared or seen of values that follow the batch.
 fn forget(graph: &mut Graph, follows: &[bool]) {
     let ids: Vec<ValueId> = graph.value_ids().collect();
@@ -222,4 +177,14 @@ fn forget(graph: &mut Graph, follows: &[bool]) {
             .value_info
             .retain(|info| !names.contains(info.name.as_deref().unwrap_or_default()));
     }
+}
+
+/// Before IR version 4 every initializer had to be an input, without being meant as one; new ones are not.
+fn allow_initializers(graph: &mut Graph) {
+    if graph.model.ir_version.unwrap_or_default() >= 4 {
+        return;
+    }
+    graph.model.ir_version = Some(4);
+    let initializers: HashSet<ValueId> = graph.initializers.iter().copied().collect();
+    graph.inputs.retain(|(id, _)| !initializers.contains(id));
 }

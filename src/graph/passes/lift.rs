@@ -6,6 +6,8 @@
 
 mod forms;
 mod known;
+mod names;
+mod resampling;
 
 use crate::graph::{Attribute, Attributes, Graph};
 use crate::onnx::from_tensor;
@@ -14,8 +16,10 @@ use crate::onnx::proto::{
     OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
 use crate::tensor::{DType, Tensor};
+pub(super) use forms::constant_tensor;
 use half::{bf16, f16};
 use known::Known;
+use names::Names;
 use ndarray::{ArrayD, arr0};
 use std::collections::HashSet;
 
@@ -85,16 +89,16 @@ fn lift_model(model: &mut ModelProto) -> Result<(), LiftError> {
     for graph in model.graph.iter_mut().chain(training) {
         lift_graph(graph, opset, &Known::default(), &mut names)?;
     }
-    if model.ir_version.unwrap_or_default() < 4 {
-        if let Some(graph) = &mut model.graph {
-            let initializers = graph
-                .initializer
-                .iter()
-                .filter_map(|tensor| tensor.name.as_deref());
-            let initializers: HashSet<&str> = initializers.collect();
-            let is_real = |info: &ValueInfoProto| !initializers.contains(name_of(info));
-            graph.input.retain(is_real);
-        }
+    if model.ir_version.unwrap_or_default() < 4
+        && let Some(graph) = &mut model.graph
+    {
+        let initializers = graph
+            .initializer
+            .iter()
+            .filter_map(|tensor| tensor.name.as_deref());
+        let initializers: HashSet<&str> = initializers.collect();
+        let is_real = |info: &ValueInfoProto| !initializers.contains(name_of(info));
+        graph.input.retain(is_real);
     }
     model.ir_version = model.ir_version.max(Some(LIFTED_IR_VERSION));
     Ok(())
@@ -176,79 +180,6 @@ fn lift_function(function: &mut FunctionProto, names: &mut Names) -> Result<(), 
     }
     function.node = scope.nodes;
     Ok(())
-}
-
-/// The names in a model, of values and nodes alike, at any depth.
-struct Names {
-    used: HashSet<String>,
-    /// The values that a node or an output takes.
-    read: HashSet<String>,
-}
-
-impl Names {
-    fn of(model: &ModelProto) -> Self {
-        let mut names = Names {
-            used: HashSet::new(),
-            read: HashSet::new(),
-        };
-        let training = model.training_info.iter();
-        let training = training.flat_map(|info| info.initialization.iter().chain(&info.algorithm));
-        for graph in model.graph.iter().chain(training) {
-            names.add_graph(graph);
-        }
-        for function in &model.functions {
-            names.used.extend(function.input.iter().cloned());
-            names.read.extend(function.output.iter().cloned());
-            names.add_nodes(&function.node);
-        }
-        names
-    }
-
-    fn add_graph(&mut self, graph: &GraphProto) {
-        let infos = graph
-            .input
-            .iter()
-            .chain(&graph.output)
-            .chain(&graph.value_info);
-        self.used.extend(infos.map(|info| name_of(info).to_owned()));
-        let initializers = graph.initializer.iter();
-        self.used
-            .extend(initializers.filter_map(|tensor| tensor.name.clone()));
-        self.read
-            .extend(graph.output.iter().map(|info| name_of(info).to_owned()));
-        self.add_nodes(&graph.node);
-    }
-
-    fn add_nodes(&mut self, nodes: &[NodeProto]) {
-        for node in nodes {
-            self.used.extend(
-                node.name
-                    .iter()
-                    .chain(&node.output)
-                    .chain(&node.input)
-                    .cloned(),
-            );
-            self.read.extend(node.input.iter().cloned());
-            for attribute in &node.attribute {
-                for graph in attribute.g.iter().chain(&attribute.graphs) {
-                    self.add_graph(graph);
-                }
-            }
-        }
-    }
-
-    fn fresh(&mut self, base: &str) -> String {
-        let mut numbered = (1u64..).map(|number| format!("{base}_{number}"));
-        let name = if self.used.contains(base) {
-            numbered
-                .find(|name| !self.used.contains(name))
-                .unwrap_or_default()
-        } else {
-            base.to_owned()
-        };
-        self.used.insert(name.clone());
-        name
-    }
 }
 
 /// One graph or function body on its way.
@@ -411,4 +342,162 @@ fn label(node: &NodeProto) -> &str {
     let name = node.name.as_deref().filter(|name| !name.is_empty());
     name.or(node.output.first().map(String::as_str))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(opset: i64, ir_version: i64, nodes: Vec<NodeProto>) -> ModelProto {
+        let value = |name: &str| ValueInfoProto {
+            name: Some(name.into()),
+            ..ValueInfoProto::default()
+        };
+        let weight = Tensor::new(&[1], vec![2.0f32]).unwrap();
+        ModelProto {
+            ir_version: Some(ir_version),
+            opset_import: vec![OperatorSetIdProto {
+                domain: None,
+                version: Some(opset),
+            }],
+            graph: Some(GraphProto {
+                node: nodes,
+                input: vec![value("x"), value("w")],
+                output: vec![value("y")],
+                initializer: vec![from_tensor("w", &weight)],
+                ..GraphProto::default()
+            }),
+            ..ModelProto::default()
+        }
+    }
+
+    fn node(op_type: &str, inputs: &[&str]) -> NodeProto {
+        NodeProto {
+            op_type: Some(op_type.into()),
+            input: inputs.iter().map(|&input| input.to_owned()).collect(),
+            output: vec!["y".into()],
+            ..NodeProto::default()
+        }
+    }
+
+    fn lifted(model: ModelProto) -> Graph {
+        let mut graph = Graph::from_model(model);
+        lift(&mut graph).unwrap();
+        graph
+    }
+
+    #[test]
+    fn older_opsets_than_7_are_refused_and_the_graph_is_kept() {
+        let mut graph = Graph::from_model(model(6, 3, vec![node("Add", &["x", "w"])]));
+        let before = graph.clone();
+        let message = lift(&mut graph).unwrap_err().to_string();
+        assert!(
+            message.contains("opset 6") && message.contains("export"),
+            "{message}"
+        );
+        assert_eq!(graph, before);
+    }
+
+    #[test]
+    fn later_opsets_are_kept() {
+        let graph = lifted(model(21, 10, vec![node("Add", &["x", "w"])]));
+        assert_eq!(graph.opset(), 21);
+        assert_eq!(graph.model.ir_version, Some(10));
+    }
+
+    #[test]
+    fn initializers_are_inputs_only_where_the_file_could_leave_them_out() {
+        let add = vec![node("Add", &["x", "w"])];
+        let old = lifted(model(8, 3, add.clone()));
+        assert_eq!(old.inputs.len(), 1);
+        assert_eq!(old.model.ir_version, Some(8));
+        assert_eq!(lifted(model(9, 4, add)).inputs.len(), 2);
+    }
+
+    #[test]
+    fn operators_of_other_domains_pass_through() {
+        let foreign = NodeProto {
+            domain: Some("com.example".into()),
+            attribute: vec![Attribute::Ints(vec![1]).to_proto("axes")],
+            ..node("Squeeze", &["x"])
+        };
+        let graph = lifted(model(9, 4, vec![foreign.clone()]));
+        let found = graph.to_model().graph.unwrap().node;
+        assert_eq!(found, [foreign]);
+    }
+
+    #[test]
+    fn what_has_no_counterpart_is_refused_by_name() {
+        let scan = NodeProto {
+            name: Some("loop".into()),
+            ..node("Scan", &["x"])
+        };
+        let mut graph = Graph::from_model(model(8, 3, vec![scan]));
+        let message = lift(&mut graph).unwrap_err().to_string();
+        assert!(
+            message.contains("Scan") && message.contains("`loop`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn new_names_keep_clear_of_those_in_the_file() {
+        let clip = NodeProto {
+            name: Some("clip".into()),
+            attribute: vec![Attribute::Float(0.0).to_proto("min")],
+            ..node("Clip", &["lift/clip/min"])
+        };
+        let mut relu = node("Relu", &["x"]);
+        relu.output = vec!["lift/clip/min".into()];
+        let graph = lifted(model(9, 4, vec![relu, clip]));
+        let clip = graph.nodes.last().unwrap();
+        assert_ne!(clip.input(0), clip.input(1));
+        assert_eq!(graph.name(clip.input(0).unwrap()), "lift/clip/min");
+    }
+
+    #[test]
+    fn functions_get_their_constants_as_nodes_and_keep_their_parameters() {
+        let parameter = AttributeProto {
+            name: Some("axes".into()),
+            r#type: Some(AttributeType::Ints as i32),
+            ref_attr_name: Some("over".into()),
+            ..AttributeProto::default()
+        };
+        let sum = NodeProto {
+            attribute: vec![parameter],
+            ..node("ReduceSum", &["a"])
+        };
+        let clip = NodeProto {
+            attribute: vec![Attribute::Float(0.0).to_proto("min")],
+            output: vec!["a".into()],
+            ..node("Clip", &["x"])
+        };
+        let function = FunctionProto {
+            name: Some("f".into()),
+            input: vec!["x".into()],
+            output: vec!["y".into()],
+            attribute: vec!["over".into()],
+            node: vec![clip, sum],
+            opset_import: vec![OperatorSetIdProto {
+                domain: None,
+                version: Some(9),
+            }],
+            ..FunctionProto::default()
+        };
+        let mut model = model(9, 8, vec![node("Add", &["x", "w"])]);
+        model.functions.push(function);
+        let function = lifted(model).model.functions.remove(0);
+        assert_eq!(function.opset_import[0].version, Some(18));
+        let operators: Vec<&str> = function.node.iter().map(op_type).collect();
+        assert_eq!(
+            operators,
+            ["Constant", "CastLike", "Clip", "Constant", "ReduceSum"]
+        );
+        let axes = &function.node[3].attribute[0];
+        assert_eq!(axes.ref_attr_name.as_deref(), Some("over"));
+        assert_eq!(
+            function.node[4].input,
+            ["a".to_owned(), function.node[3].output[0].clone()]
+        );
+    }
 }

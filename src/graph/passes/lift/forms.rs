@@ -1,6 +1,6 @@
 //! What becomes of each operator whose definition changed between opset 7 and 18.
 
-use super::{LiftError, Scope, op_type};
+use super::{LiftError, Scope, op_type, resampling};
 use crate::graph::{Attribute, Attributes};
 use crate::onnx::from_tensor;
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
@@ -27,9 +27,9 @@ pub(super) fn lift_form(scope: &mut Scope<'_>, node: NodeProto) -> Result<(), Li
         "Clip" if opset < 11 => clip(scope, node),
         "Pad" if opset < 11 => pad(scope, node),
         "TopK" if opset < 10 => return top_k(scope, node),
-        "Upsample" if opset < 10 => return upsample(scope, node),
-        "Resize" if opset < 11 => resize_10(scope, node),
-        "Resize" if opset < 18 => resize_11(scope, node),
+        "Upsample" if opset < 10 => return resampling::upsample(scope, node),
+        "Resize" if opset < 11 => resampling::resize_10(scope, node),
+        "Resize" if opset < 18 => resampling::resize_11(scope, node),
         "Dropout" if opset < 12 => dropout(scope, node),
         "BatchNormalization" if opset < 14 => return batch_normalization(scope, node),
         "Scatter" if opset < 11 => renamed(scope, node, "ScatterElements"),
@@ -54,7 +54,7 @@ pub(super) fn lift_form(scope: &mut Scope<'_>, node: NodeProto) -> Result<(), Li
 }
 
 /// A node's attribute of that name, which it has no longer.
-fn take(node: &mut NodeProto, name: &str) -> Option<AttributeProto> {
+pub(super) fn take(node: &mut NodeProto, name: &str) -> Option<AttributeProto> {
     let position = node
         .attribute
         .iter()
@@ -82,7 +82,7 @@ fn constant(scope: &mut Scope<'_>, mut node: NodeProto) {
 }
 
 /// The tensor of a `Constant`; `None` for strings, sparse tensors and parameters of a function.
-fn constant_tensor(node: &NodeProto) -> Option<TensorProto> {
+pub(in crate::graph::passes) fn constant_tensor(node: &NodeProto) -> Option<TensorProto> {
     let attribute = node.attribute.first()?;
     if attribute.ref_attr_name.is_some() {
         return None;
@@ -234,77 +234,6 @@ fn top_k(scope: &mut Scope<'_>, mut node: NodeProto) -> Result<(), LiftError> {
     node.input.push(k);
     scope.nodes.push(node);
     Ok(())
-}
-
-fn upsample(scope: &mut Scope<'_>, mut node: NodeProto) -> Result<(), LiftError> {
-    if scope.opset < 9 {
-        let Some(scales) =
-            take(&mut node, "scales").filter(|scales| scales.ref_attr_name.is_none())
-        else {
-            return Err(scope.refuse(&node, "its scales are no numbers"));
-        };
-        let scales = Tensor::F32(Array1::from(scales.floats).into_dyn());
-        let scales = scope.constant(&node, "scales", &scales);
-        node.input.truncate(1);
-        node.input.push(scales);
-    }
-    resize_10(scope, node);
-    Ok(())
-}
-
-/// Output position i of `Upsample` and of opset 10's `Resize` is input position i / scale, as `asymmetric` says since.
-/// `nearest` rounds that down where an axis grows, and up where it shrinks.
-fn resize_10(scope: &mut Scope<'_>, mut node: NodeProto) {
-    node.op_type = Some("Resize".into());
-    let nearest = node.string("mode").is_none_or(|mode| mode == "nearest");
-    let asymmetric = Attribute::String("asymmetric").to_proto("coordinate_transformation_mode");
-    node.attribute.push(asymmetric);
-    let (x, scales) = match node.input.as_slice() {
-        [x, scales, ..] => (x.clone(), scales.clone()),
-        _ => {
-            scope.nodes.push(node);
-            return;
-        }
-    };
-    let list = scope.known.list(&scales);
-    let grows = list.is_some_and(|list| list.iter().all(|&scale| scale >= 1.0));
-    let shrinks = list.is_some_and(|list| list.iter().all(|&scale| scale <= 1.0));
-    let rounding = |mode| Attribute::String(mode).to_proto("nearest_mode");
-    node.input = vec![x.clone(), String::new(), scales.clone()];
-    if !nearest {
-        scope.nodes.push(node);
-        return;
-    }
-    if grows || shrinks {
-        node.attribute
-            .push(rounding(if grows { "floor" } else { "ceil" }));
-        scope.nodes.push(node);
-        return;
-    }
-    // Some axes grow and others shrink, or the scales are computed: each way on its own.
-    let one = scope.constant(&node, "one", &Tensor::F32(arr0(1.0).into_dyn()));
-    let up = scope.add(&node, "Max", &[&scales, &one], Vec::new());
-    let down = scope.add(&node, "Min", &[&scales, &one], Vec::new());
-    let mut attributes = node.attribute.clone();
-    attributes.push(rounding("floor"));
-    let grown = scope.add(&node, "Resize", &[&x, "", &up], attributes);
-    node.input = vec![grown, String::new(), down];
-    node.attribute.push(rounding("ceil"));
-    scope.nodes.push(node);
-}
-
-/// Before opset 13 an operand that was not wanted was empty instead of left out.
-fn resize_11(scope: &mut Scope<'_>, mut node: NodeProto) {
-    let known = &scope.known;
-    for operand in node.input.iter_mut().skip(1) {
-        if known
-            .shape(operand)
-            .is_some_and(|shape| shape.contains(&Some(0)))
-        {
-            operand.clear();
-        }
-    }
-    scope.nodes.push(node);
 }
 
 /// The ratio is an operand since opset 12. Before, a node never dropped anything; since, it does not unless `training_mode` says so.

@@ -72,10 +72,14 @@ impl<'a> Known<'a> {
         self.shapes
             .insert(name.into(), tensor.dims.iter().copied().map(Some).collect());
         // Shapes, axes and scales are short; weights are not worth a copy.
-        if tensor.dims.iter().product::<i64>() <= 16 {
-            if let Ok(tensor) = to_tensor(tensor) {
-                self.lists.insert(name.into(), tensor.to_f64());
-            }
+        let count = tensor
+            .dims
+            .iter()
+            .try_fold(1i64, |count, &extent| count.checked_mul(extent));
+        if count.is_some_and(|count| count <= 16)
+            && let Ok(tensor) = to_tensor(tensor)
+        {
+            self.lists.insert(name.into(), tensor.to_f64());
         }
     }
 
@@ -107,10 +111,10 @@ impl<'a> Known<'a> {
             return;
         };
         let first = node.input.first().map(String::as_str).unwrap_or_default();
-        if self.shape(output).is_none() {
-            if let Some(shape) = self.infer_shape(node, first) {
-                self.shapes.insert(output.clone(), shape);
-            }
+        if self.shape(output).is_none()
+            && let Some(shape) = self.infer_shape(node, first)
+        {
+            self.shapes.insert(output.clone(), shape);
         }
         let dtype = match super::op_type(node) {
             "Cast" => node.int("to").and_then(|number| number.try_into().ok()),
