@@ -58,11 +58,13 @@ impl Ports {
                     .iter()
                     .filter(|info| dtype(info).is_some_and(DType::is_float))
                     .collect();
-                match floats.as_slice() {
-                    [one] => **one,
-                    [] => {
+                match (floats.as_slice(), real.first()) {
+                    ([one], _) => **one,
+                    // An inner tensor is differentiated by: any input may lead to it.
+                    ([], Some(first)) if !options.keep.is_empty() => first,
+                    ([], _) => {
                         return Err(Error::Unsuitable(format!(
-                            "the model has no float input, so there is nothing to attack by gradients; its inputs are{}\nname the inner float tensor to perturb (an embedding, say) with --wrt",
+                            "the model has no float input, so there is nothing to attack by gradients; its inputs are{}\n`mohs gradient --wrt TENSOR` differentiates by an inner float tensor, such as an embedding",
                             described()
                         )));
                     }
@@ -76,8 +78,12 @@ impl Ports {
             }
         };
         let name = chosen.name.clone().unwrap_or_default();
-        let dtype = dtype(chosen).filter(|dtype| dtype.is_float()).ok_or_else(|| {
-            Error::Unsuitable(format!("input `{}` is not of a float type, and only floats can be perturbed by gradients", describe(chosen)))
+        let usable = |dtype: &DType| dtype.is_float() || !options.keep.is_empty();
+        let dtype = dtype(chosen).filter(usable).ok_or_else(|| {
+            Error::Unsuitable(format!(
+                "input `{}` is not of a float type, and only floats can be perturbed by gradients",
+                describe(chosen)
+            ))
         })?;
         let (declared_batch, sample_shape, notes) =
             sample_shape(chosen, options.input_shape.as_deref())?;

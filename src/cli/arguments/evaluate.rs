@@ -21,9 +21,6 @@ pub struct ModelArguments {
     /// The output that holds the logits, where the model has several
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub output: Option<String>,
-    /// Perturb this inner tensor, such as an embedding, instead of an input
-    #[arg(long, value_name = "TENSOR", help_heading = "Model")]
-    pub wrt: Option<String>,
     /// The shape of one sample, such as 3,224,224, where the model leaves it open
     #[arg(long, value_name = "SHAPE", help_heading = "Model")]
     pub input_shape: Option<Shape>,
@@ -51,6 +48,10 @@ pub struct EvaluateArguments {
     /// The model and what of it is used.
     #[command(flatten)]
     pub model: ModelArguments,
+
+    /// Refused, with the command that has it
+    #[arg(long, value_name = "TENSOR", hide = true)]
+    pub wrt: Option<String>,
 
     /// The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
     #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
@@ -167,7 +168,7 @@ impl EvaluateArguments {
                 std: self.std.len(),
             });
         }
-        if let Some(tensor) = &self.model.wrt {
+        if let Some(tensor) = &self.wrt {
             return Err(CheckError::InnerTensor {
                 tensor: tensor.clone(),
             });

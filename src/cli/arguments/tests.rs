@@ -156,9 +156,6 @@ fn help_of_evaluate() {
           --output <NAME>
               The output that holds the logits, where the model has several
 
-          --wrt <TENSOR>
-              Perturb this inner tensor, such as an embedding, instead of an input
-
           --input-shape <SHAPE>
               The shape of one sample, such as 3,224,224, where the model leaves it
               open
@@ -302,12 +299,6 @@ fn help_of_gradient() {
               The ONNX file
 
     Options:
-      -q, --quiet
-              Say nothing on stderr but errors; show no progress bar
-
-      -v, --verbose...
-              Say more on stderr; twice for everything
-
       -o, --out <FILE>
               The ONNX file to write
 
@@ -321,6 +312,12 @@ fn help_of_gradient() {
 
               [default: cross-entropy]
 
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
       -h, --help
               Print help (see a summary with '-h')
 
@@ -331,9 +328,6 @@ fn help_of_gradient() {
           --output <NAME>
               The output that holds the logits, where the model has several
 
-          --wrt <TENSOR>
-              Perturb this inner tensor, such as an embedding, instead of an input
-
           --input-shape <SHAPE>
               The shape of one sample, such as 3,224,224, where the model leaves it
               open
@@ -341,6 +335,10 @@ fn help_of_gradient() {
           --keep-softmax
               Differentiate through a final Softmax instead of taking the logits
               below it
+
+          --wrt <TENSOR>
+              Differentiate by this inner tensor, such as an embedding, instead of
+              an input
 
     Runtime:
           --device <DEVICE>
@@ -375,11 +373,11 @@ fn help_of_inspect() {
               The ONNX file
 
     Options:
-      -q, --quiet
-              Say nothing on stderr but errors; show no progress bar
-
           --tensors
               List the names of the tensors inside, for --wrt
+
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
 
       -v, --verbose...
               Say more on stderr; twice for everything
