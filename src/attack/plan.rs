@@ -268,7 +268,7 @@ mod tests {
             ),
             (
                 "step_size=nan",
-                "`step_size` cannot be nan; give a number above 0, as a decimal or a fraction such as 2/255",
+                "`step_size` cannot be NaN; give a number above 0, as a decimal or a fraction such as 2/255",
             ),
             (
                 "step_size=1/0",

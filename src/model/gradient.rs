@@ -104,9 +104,9 @@ pub fn derive(
     let labels_expr = builder
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
-    let loss = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
-    let seed = builder.full(loss.dtype(), &loss.shape(), 1.0);
-    let found = grad::vjp(&builder, &[(loss.id(), seed)], &wrt)?;
+    let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
+    let found = grad::vjp(&builder, &[built.seed], &wrt)?;
+    let loss = built.loss;
     builder.set_scope("mohs");
     let mut gradients = Vec::new();
     for (id, gradient) in wrt.iter().zip(found) {

@@ -172,14 +172,10 @@ fn help_of_evaluate() {
               The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
 
           --x-key <KEY>
-              The name of the samples in an .npz file
-
-              [default: x]
+              The name of the samples in an .npz file [default: x]
 
           --y-key <KEY>
-              The name of the labels in an .npz file
-
-              [default: y]
+              The name of the labels in an .npz file [default: y]
 
           --label-column <COLUMN>
               The label's column in a .csv file, by name or by position from 0
@@ -382,27 +378,18 @@ fn help_of_inspect() {
       -q, --quiet
               Say nothing on stderr but errors; show no progress bar
 
+          --tensors
+              List the names of the tensors inside, for --wrt
+
       -v, --verbose...
               Say more on stderr; twice for everything
 
       -h, --help
               Print help (see a summary with '-h')
 
-    Runtime:
-          --device <DEVICE>
-              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
-
-              [default: auto]
-
-          --threads <N>
-              Threads per operator [default: the runtime's own choice]
-
-          --onnxruntime <PATH>
-              The ONNX Runtime library to load [default: found or downloaded, see
-              `mohs doctor`]
-
     Examples:
       mohs inspect model.onnx
+      mohs inspect model.onnx --tensors
     ");
 }
 
