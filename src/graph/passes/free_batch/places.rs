@@ -240,7 +240,7 @@ impl View<'_> {
                 let rank = rank(self.graph, node.input(1)?)?;
                 Some(place.at((place.axis + rank).checked_sub(1)?))
             }
-            (None, Some(place)) => Some(place.at(axis + place.axis)),
+            (None, Some(place)) => Some(place.at(place.axis.checked_add(axis)?)),
             (None, None) => None,
         }
     }
