@@ -10,8 +10,11 @@
 
 mod free_batch;
 mod gradcheck;
+mod layering;
 mod lift;
 mod references;
+mod registry;
+mod sources;
 
 /// Loads ONNX Runtime, once for all tests.
 fn runtime_ready() {
