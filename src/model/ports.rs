@@ -58,9 +58,11 @@ impl Ports {
                     .iter()
                     .filter(|info| dtype(info).is_some_and(DType::is_float))
                     .collect();
-                match floats.as_slice() {
-                    [one] => **one,
-                    [] => {
+                match (floats.as_slice(), real.first()) {
+                    ([one], _) => **one,
+                    // What is perturbed is an inner tensor; the data go into the first input.
+                    ([], Some(first)) if !options.keep.is_empty() => first,
+                    ([], _) => {
                         return Err(Error::Unsuitable(format!(
                             "the model has no float input, so there is nothing to attack by gradients; its inputs are{}\nname the inner float tensor to perturb (an embedding, say) with --wrt",
                             described()
@@ -76,8 +78,12 @@ impl Ports {
             }
         };
         let name = chosen.name.clone().unwrap_or_default();
-        let dtype = dtype(chosen).filter(|dtype| dtype.is_float()).ok_or_else(|| {
-            Error::Unsuitable(format!("input `{}` is not of a float type, and only floats can be perturbed by gradients", describe(chosen)))
+        let perturbed = |dtype: &DType| dtype.is_float() || !options.keep.is_empty();
+        let dtype = dtype(chosen).filter(perturbed).ok_or_else(|| {
+            Error::Unsuitable(format!(
+                "input `{}` is not of a float type, and only floats can be perturbed by gradients",
+                describe(chosen)
+            ))
         })?;
         let (declared_batch, sample_shape, notes) =
             sample_shape(chosen, options.input_shape.as_deref())?;

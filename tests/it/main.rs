@@ -2,6 +2,7 @@
 
 mod free_batch;
 mod gradcheck;
+mod inner_tensor;
 mod lift;
 mod references;
 
