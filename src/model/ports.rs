@@ -211,11 +211,11 @@ pub(super) fn typed(dtype: DType, shape: &[usize], elements: Vec<f32>) -> Result
     tensor.ok_or_else(|| Error::Internal("a batch has the wrong size".into()))
 }
 
-/// The batch that an input declares, and the shape of a sample.
-fn sample_shape(
-    info: &ValueInfoProto,
-    given: Option<&[usize]>,
-) -> Result<(Option<usize>, Vec<usize>, Vec<String>), Error> {
+/// The batch that an input declares, the shape of a sample, and notes for the log.
+type SampleShape = (Option<usize>, Vec<usize>, Vec<String>);
+
+/// What an input takes, as it declares it or as it is `given`.
+fn sample_shape(info: &ValueInfoProto, given: Option<&[usize]>) -> Result<SampleShape, Error> {
     let text = describe(info);
     let declared = extents(info);
     let Some(declared) = declared.filter(|shape| shape.len() >= 2) else {

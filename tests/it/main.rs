@@ -1,4 +1,12 @@
 //! The integration tests, in one binary.
+#![expect(
+    unreachable_pub,
+    reason = "in one binary nothing is reached from outside"
+)]
+#![allow(
+    clippy::cast_sign_loss,
+    reason = "the numbers are the tests' own, and small"
+)]
 
 mod free_batch;
 mod gradcheck;
