@@ -3,6 +3,7 @@
 use super::adversarial::AdversarialWriter;
 use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, Verbosity};
 use super::exit::{Blame, Failure};
+use super::missing;
 use super::output::{OutputFile, OutputFolder, commit};
 use super::progress::{Position, Progress};
 use super::session;
@@ -18,11 +19,20 @@ use crate::report::table;
 use crate::threat::{Bounds, Epsilon};
 use std::path::Path;
 
+/// What data sets end in, for the hint where there is none.
+const DATA: &[&str] = &[".npz", ".npy", ".csv", "ubyte", ".gz"];
+
 /// Runs the command.
 pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
     arguments.check().or_bad_input()?;
     let attacks = AttackPlan::parse(&arguments.attack.join(",")).or_bad_input()?;
     attacks.check_norm(arguments.norm).or_bad_input()?;
+    for path in std::iter::once(&arguments.data.samples).chain(&arguments.data.labels) {
+        missing::require(path, DATA)?;
+    }
+    if let Some(path) = &arguments.gradient {
+        missing::require(path, &[".onnx"])?;
+    }
     let files = Files::open(arguments)?;
     let dataset = Dataset::open(&source(arguments)).or_bad_input()?;
     let normalization = arguments.normalization().map(|given| Normalization {
