@@ -8,8 +8,10 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod cli;
 mod free_batch;
 mod gradcheck;
+mod inner_tensor;
 mod layering;
 mod lift;
 mod references;
