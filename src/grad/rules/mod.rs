@@ -9,6 +9,7 @@ mod index;
 mod matmul;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
 mod shape;
 mod softmax;
@@ -25,6 +26,7 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("matmul", matmul::RULES),
     ("norm", norm::RULES),
     ("pool", pool::RULES),
+    ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
     ("shape", shape::RULES),
     ("softmax", softmax::RULES),
