@@ -7,6 +7,7 @@
 mod activation;
 mod arithmetic;
 mod conv;
+mod einsum;
 mod half_precision;
 mod index;
 mod matmul;
@@ -14,6 +15,7 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod resize;
 mod shape;
 mod softmax;
 
@@ -414,6 +416,15 @@ impl Case {
         Gradients {
             cotangents: cotangents.collect(),
         }
+    }
+
+    /// The operators of the gradient graph.
+    pub fn gradient_operators(&self) -> Vec<String> {
+        let (graph, _) = self
+            .gradient_graph()
+            .unwrap_or_else(|error| panic!("{self:?}: {error}"));
+        let operators = graph.nodes.iter().map(|node| node.op_type().to_owned());
+        operators.collect()
     }
 
     /// The reason why the rule refuses the case.
