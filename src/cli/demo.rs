@@ -58,10 +58,11 @@ pub(super) fn run(arguments: &DemoArguments, verbosity: Verbosity) -> Result<(),
             model: file,
             input: None,
             output: None,
+            wrt: None,
             input_shape: None,
             keep_softmax: false,
         };
-        let model = session::open(&model, &[], None, &arguments.runtime)?;
+        let model = session::open(&model, None, &arguments.runtime)?;
         let mut summary = Summary::default();
         for (norm, attacks, radii) in TRIALS {
             let out =

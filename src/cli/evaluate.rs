@@ -17,7 +17,7 @@ use crate::outcome::{SampleOutcome, Summary, SummaryRow};
 use crate::report::csv::{SamplesWriter, SummaryWriter};
 use crate::report::number::percent;
 use crate::report::table;
-use crate::threat::Epsilon;
+use crate::threat::{Bounds, Epsilon};
 use std::path::Path;
 
 /// What data sets end in, for the hint where there is none.
@@ -40,7 +40,14 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         mean: given.mean,
         std: given.std,
     });
-    let model = session::open(&arguments.model, &[], normalization, &arguments.runtime)?;
+    let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
+    let model = match &arguments.model.wrt {
+        Some(tensor) => {
+            tracing::info!("`{tensor}` is perturbed: ε counts in its units, and it has no bounds");
+            model.perturbing(tensor).map_err(session::blame)?
+        }
+        None => model,
+    };
     let dataset = dataset
         .prepared(&preparation(arguments, &model))
         .or_bad_input()?;
@@ -57,7 +64,7 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         attacks,
         norm: arguments.norm,
         epsilons: epsilons.iter().map(Epsilon::value).collect(),
-        bounds: arguments.bounds,
+        bounds: bounds(arguments),
         keep: match arguments.keep {
             Keep::Any => evaluate::Keep::Any,
             Keep::Last => evaluate::Keep::Last,
@@ -256,6 +263,14 @@ fn open_gradient(path: &Path, model: &Model, dataset: &Dataset) -> Result<Gradie
     GradientGraph::open(path, model, &batch.pixels, &batch.labels).map_err(session::blame)
 }
 
+/// The bounds of what is perturbed: those of the data say nothing of an inner tensor.
+fn bounds(arguments: &EvaluateArguments) -> Bounds {
+    match arguments.model.wrt {
+        Some(_) => Bounds::NONE,
+        None => arguments.bounds,
+    }
+}
+
 fn source(arguments: &EvaluateArguments) -> Source {
     Source {
         path: arguments.data.samples.clone(),
@@ -270,7 +285,7 @@ fn source(arguments: &EvaluateArguments) -> Source {
 
 fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
     data::Options {
-        bounds: (arguments.bounds.low, arguments.bounds.high),
+        bounds: (bounds(arguments).low, bounds(arguments).high),
         scale: arguments
             .scale
             .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
@@ -278,7 +293,7 @@ fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
             Layout::Nchw => data::Layout::Nchw,
             Layout::Nhwc => data::Layout::Nhwc,
         }),
-        input_shape: Some(model.sample_shape().to_vec()),
+        input_shape: Some(model.data_shape().to_vec()),
     }
 }
 

@@ -11,11 +11,10 @@ use crate::onnx;
 pub(super) fn run(arguments: &GradientArguments) -> Result<(), Failure> {
     // The file is made before the model is read, so that a path that cannot be written fails at once.
     drop(OutputFile::create(&arguments.out).or_bad_input()?);
-    let wrt: Vec<String> = arguments.wrt.iter().cloned().collect();
-    let model = session::open(&arguments.model, &wrt, None, &arguments.runtime)?;
+    let model = session::open(&arguments.model, None, &arguments.runtime)?;
     let options = GradientOptions {
         loss: arguments.loss,
-        wrt: wrt,
+        wrt: arguments.model.wrt.iter().cloned().collect(),
         keep_softmax: arguments.model.keep_softmax,
     };
     let gradient = model.gradient(&options).map_err(session::blame)?;

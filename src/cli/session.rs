@@ -85,10 +85,9 @@ pub(super) fn start(arguments: &RuntimeArguments) -> Result<SessionOptions, Fail
     })
 }
 
-/// Opens a model whose tensors `inner` are to be differentiated by; its file is looked at before ONNX Runtime is, so that a wrong path costs no download.
+/// Opens a model; its file is looked at before ONNX Runtime is, so that a wrong path costs no download.
 pub(super) fn open(
     arguments: &ModelArguments,
-    inner: &[String],
     normalization: Option<Normalization>,
     runtime: &RuntimeArguments,
 ) -> Result<Model, Failure> {
@@ -99,7 +98,7 @@ pub(super) fn open(
         output: arguments.output.clone(),
         input_shape: arguments.input_shape.as_ref().map(|shape| shape.0.clone()),
         normalization,
-        keep: inner.to_vec(),
+        keep: arguments.wrt.iter().cloned().collect(),
         session: start(runtime)?,
     };
     let model = Model::open(&arguments.model, &options).map_err(|error| match error {

@@ -52,12 +52,11 @@ pub(super) fn agrees(
     let feeds = ports.feeds(size)?;
     let found = single(&mut ours, &name, &feeds)?;
     let mut theirs = load(&original.to_model(), &options.session)?;
-    let expected = match &options.normalization {
-        None => single(&mut theirs, &name, &feeds)?,
-        Some(_) => {
-            let mut shipped = load(&model.shipped.to_model(), &options.session)?;
-            single(&mut shipped, &name, &feeds)?
-        }
+    let expected = if options.normalization.is_none() {
+        single(&mut theirs, &name, &feeds)?
+    } else {
+        let mut shipped = load(&model.shipped.to_model(), &options.session)?;
+        single(&mut shipped, &name, &feeds)?
     };
     if close(&expected, &found) {
         return Ok(());

@@ -3,18 +3,22 @@
 //! [`Model::open`] reads, lifts, simplifies and traces; [`Model::gradient`] derives the gradient graph; [`Model::judge`] loads the model as
 //! shipped; [`program::Program`] fuses the gradient graph with an attack.
 
+mod buffer;
 mod check;
 mod external;
 pub mod gradient;
 mod inspection;
 pub mod judge;
+mod perturbing;
 mod ports;
 pub mod program;
+mod runner;
 pub mod trace;
 
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
 pub use judge::{Judge, Verdict};
+pub use perturbing::Front;
 pub use program::Program;
 
 use crate::graph::{Graph, ValueId, passes};
@@ -114,6 +118,7 @@ pub struct Model {
     batch: Batch,
     notes: Vec<String>,
     others: Vec<String>,
+    cut: Option<perturbing::Cut>,
     session: SessionOptions,
 }
 
@@ -152,6 +157,7 @@ impl Model {
             batch,
             notes,
             others: ports.others().map(str::to_owned).collect(),
+            cut: None,
             session: options.session.clone(),
             shipped,
             graph,
@@ -259,14 +265,22 @@ impl Model {
     /// # Errors
     /// Where ONNX Runtime cannot load it.
     pub fn judge(&self) -> Result<Judge, Error> {
-        let scores = judge::Scores {
-            input: self.input().to_owned(),
-            output: self.output().to_owned(),
+        let attacked = runner::Feed {
+            name: self.input().to_owned(),
+            dtype: self.input_dtype(),
             sample_shape: self.sample_shape.clone(),
-            classes: self.classes,
-            probabilities: self.ends_in_softmax(),
         };
-        Judge::new(&self.shipped, scores, self.batch, &self.session)
+        let feeds = std::iter::once(attacked)
+            .chain(self.carried().cloned())
+            .collect();
+        let runner = runner::Runner::new(
+            &self.shipped,
+            feeds,
+            self.output(),
+            self.batch,
+            &self.session,
+        )?;
+        Ok(Judge::new(runner, self.classes, self.ends_in_softmax()))
     }
 }
 
@@ -288,6 +302,15 @@ fn free(
         Ok(graph)
     };
     let mut freed = original.clone();
+    if let Some(size) = ports.declared_batch {
+        // With shapes known, the batch is found on every axis that it moves to. Where the model does not run, that shows below.
+        let _ = trace::trace(
+            &mut freed,
+            &|batch| ports.feeds(batch),
+            &[size],
+            &options.session,
+        );
+    }
     let inputs: Vec<ValueId> = original.real_inputs().map(|(id, _)| *id).collect();
     let attempt = match passes::free_batch(&mut freed, &inputs) {
         Ok(changes) => {

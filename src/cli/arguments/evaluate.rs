@@ -21,6 +21,9 @@ pub struct ModelArguments {
     /// The output that holds the logits, where the model has several
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub output: Option<String>,
+    /// Perturb this inner tensor, such as an embedding, instead of an input
+    #[arg(long, value_name = "TENSOR", help_heading = "Model")]
+    pub wrt: Option<String>,
     /// The shape of one sample, such as 3,224,224, where the model leaves it open
     #[arg(long, value_name = "SHAPE", help_heading = "Model")]
     pub input_shape: Option<Shape>,
@@ -48,10 +51,6 @@ pub struct EvaluateArguments {
     /// The model and what of it is used.
     #[command(flatten)]
     pub model: ModelArguments,
-
-    /// Refused, with the command that has it
-    #[arg(long, value_name = "TENSOR", hide = true)]
-    pub wrt: Option<String>,
 
     /// The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
     #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
@@ -160,17 +159,12 @@ impl EvaluateArguments {
     ///
     /// # Errors
     ///
-    /// Where `--mean` and `--std` differ in length, a radius is given twice, or an inner tensor is to be perturbed.
+    /// Where `--mean` and `--std` differ in length, or a radius is given twice.
     pub fn check(&self) -> Result<(), CheckError> {
         if self.mean.len() != self.std.len() {
             return Err(CheckError::Lengths {
                 mean: self.mean.len(),
                 std: self.std.len(),
-            });
-        }
-        if let Some(tensor) = &self.wrt {
-            return Err(CheckError::InnerTensor {
-                tensor: tensor.clone(),
             });
         }
         for (position, radius) in self.epsilon.iter().enumerate() {
@@ -207,14 +201,6 @@ pub enum CheckError {
         mean: usize,
         /// The number of standard deviations.
         std: usize,
-    },
-    /// An evaluation perturbs inputs alone.
-    #[error(
-        "--wrt {tensor}: an evaluation perturbs the model's input; `mohs gradient MODEL --wrt {tensor} -o FILE` writes the gradient by an inner tensor"
-    )]
-    InnerTensor {
-        /// The tensor.
-        tensor: String,
     },
     /// Two radii that are the same number.
     #[error(

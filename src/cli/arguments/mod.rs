@@ -130,9 +130,6 @@ pub struct GradientArguments {
     /// The model and what of it is used.
     #[command(flatten)]
     pub model: ModelArguments,
-    /// Differentiate by this inner tensor, such as an embedding, instead of an input
-    #[arg(long, value_name = "TENSOR", help_heading = "Model")]
-    pub wrt: Option<String>,
     /// The ONNX file to write
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,

@@ -156,6 +156,9 @@ fn help_of_evaluate() {
           --output <NAME>
               The output that holds the logits, where the model has several
 
+          --wrt <TENSOR>
+              Perturb this inner tensor, such as an embedding, instead of an input
+
           --input-shape <SHAPE>
               The shape of one sample, such as 3,224,224, where the model leaves it
               open
@@ -328,6 +331,9 @@ fn help_of_gradient() {
           --output <NAME>
               The output that holds the logits, where the model has several
 
+          --wrt <TENSOR>
+              Perturb this inner tensor, such as an embedding, instead of an input
+
           --input-shape <SHAPE>
               The shape of one sample, such as 3,224,224, where the model leaves it
               open
@@ -335,10 +341,6 @@ fn help_of_gradient() {
           --keep-softmax
               Differentiate through a final Softmax instead of taking the logits
               below it
-
-          --wrt <TENSOR>
-              Differentiate by this inner tensor, such as an embedding, instead of
-              an input
 
     Runtime:
           --device <DEVICE>
