@@ -406,13 +406,6 @@ impl Case {
                 None => ArrayD::zeros(IxDyn(&shape)),
             }
         });
-<<<<<<< HEAD
-=======
-        let outputs = self
-            .results()
-            .map(|position| find(&format!("y{position}")).unwrap())
-            .collect();
->>>>>>> recurrent
         Gradients {
             cotangents: cotangents.collect(),
         }
