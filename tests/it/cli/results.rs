@@ -202,7 +202,7 @@ fn saved_examples_are_in_ball_and_bounds_and_fool_the_model() {
         let clean = clean_digits(&model, 30);
         let points: Vec<f32> = points.iter().copied().collect();
         let labels: Vec<u32> = label.iter().map(|&label| label as u32).collect();
-        let verdicts = model.judge().unwrap().judge(&points, &labels).unwrap();
+        let verdicts = model.judge().unwrap().judge(&points, &[], &labels).unwrap();
         let mut found = Vec::new();
         for (row, point) in points.chunks(64).enumerate() {
             let sample = index[row] as usize;
