@@ -84,3 +84,15 @@ fn every_reader_is_in_its_table() {
         .filter(|source| source.code.contains("\nimpl Reader for "));
     assert_eq!(readers.count(), READERS.len());
 }
+
+#[test]
+fn no_operator_has_two_rules() {
+    let mut seen = std::collections::BTreeSet::new();
+    for rule in FAMILIES.iter().flat_map(|(_, rules)| rules.iter()) {
+        assert!(
+            seen.insert((rule.domain, rule.op_type)),
+            "{}",
+            rule.op_type
+        );
+    }
+}
