@@ -1,6 +1,6 @@
 //! What a differentiation rule is, and what it sees.
 
-use crate::graph::{Attributes, Builder, Dim, Dims, Expr, Node};
+use crate::graph::{Attributes, Builder, Dim, Dims, Expr, Fact, Node};
 use crate::onnx::proto::AttributeProto;
 use crate::tensor::Tensor;
 
@@ -110,6 +110,31 @@ impl<'g> Vjp<'g> {
             .copied()
             .flatten()
             .expect("the result is in use")
+    }
+
+    /// The result at a position, where the node hands it out.
+    pub fn optional_y(&self, position: usize) -> Option<Expr<'g>> {
+        self.outputs.get(position).copied().flatten()
+    }
+
+    /// Makes the node hand out a result that it left out: what it computes does not change.
+    ///
+    /// # Panics
+    /// Where the node is not in the graph.
+    pub fn hand_out(&self, position: usize, fact: Fact) -> Expr<'g> {
+        let id = self.builder.with_graph_mut(|graph| {
+            let this = |node: &&mut Node| {
+                node.inputs == self.node.inputs && node.outputs == self.node.outputs
+            };
+            let id = graph.fresh(&format!("{}:{position}", self.node.op_type()));
+            graph.value_mut(id).fact = Some(fact);
+            let node = graph.nodes.iter_mut().find(this);
+            let outputs = &mut node.expect("rules see nodes of the graph").outputs;
+            outputs.resize(outputs.len().max(position + 1), None);
+            outputs[position] = Some(id);
+            id
+        });
+        self.builder.expr(id).expect("the value was given a fact")
     }
 
     /// The cotangent of the first result.

@@ -88,7 +88,7 @@ fn put_back<'g>(dy: Expr<'g>, indices: &[i64], axis: usize, extent: i64) -> Opti
 }
 
 /// The number of elements of a shape.
-fn product(shape: &[Dim]) -> Result<Dim, String> {
+pub(super) fn product(shape: &[Dim]) -> Result<Dim, String> {
     let (mut product, mut following) = (1, None);
     for dim in shape {
         match (dim.extent(), following) {
@@ -101,7 +101,7 @@ fn product(shape: &[Dim]) -> Result<Dim, String> {
 }
 
 /// `updates` added to the slices of `data` at `indices` (`ScatterND`).
-fn scatter_nd_add<'g>(data: Expr<'g>, indices: Expr<'g>, updates: Expr<'g>) -> Expr<'g> {
+pub(super) fn scatter_nd_add<'g>(data: Expr<'g>, indices: Expr<'g>, updates: Expr<'g>) -> Expr<'g> {
     let dtype = data.dtype();
     if matches!(dtype, DType::F16 | DType::BF16) {
         let [data, updates] = [data, updates].map(|part| part.cast(DType::F32));

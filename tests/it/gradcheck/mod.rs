@@ -7,12 +7,15 @@
 mod activation;
 mod arithmetic;
 mod conv;
+mod einsum;
 mod half_precision;
 mod index;
 mod matmul;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
+mod resize;
 mod shape;
 mod softmax;
 
@@ -84,6 +87,8 @@ pub struct Case {
     pub attributes: Vec<AttributeProto>,
     /// The number of results.
     pub outputs: usize,
+    /// The positions of results that the node does not hand out.
+    pub left_out: Vec<usize>,
     pub step: f64,
     pub tolerance: f64,
     pub seed: u64,
@@ -106,6 +111,7 @@ impl Case {
             inputs,
             attributes: Vec::new(),
             outputs: 1,
+            left_out: Vec::new(),
             step: 1e-5,
             tolerance: 1e-6,
             seed: 0,
@@ -160,6 +166,11 @@ impl Case {
         Case { seed, ..self }
     }
 
+    /// The positions of the results that the node hands out.
+    fn results(&self) -> impl Iterator<Item = usize> {
+        (0..self.outputs).filter(|position| !self.left_out.contains(position))
+    }
+
     fn is_batched(&self) -> bool {
         self.inputs
             .iter()
@@ -205,10 +216,14 @@ impl Case {
             names.push(name);
         }
         let outputs: Vec<String> = (0..self.outputs)
-            .map(|position| format!("y{position}"))
+            .map(|position| match self.left_out.contains(&position) {
+                true => String::new(),
+                false => format!("y{position}"),
+            })
             .collect();
         graph.output = outputs
             .iter()
+            .filter(|name| !name.is_empty())
             .map(|name| ValueInfoProto {
                 name: Some(name.clone()),
                 ..Default::default()
@@ -297,8 +312,9 @@ impl Case {
                 .collect())
         };
         trace(&mut graph, &feed, batches, &options).unwrap();
-        let outputs: Vec<ValueId> = (0..self.outputs)
-            .map(|position| graph.find(&format!("y{position}")).unwrap())
+        let outputs: Vec<(usize, ValueId)> = self
+            .results()
+            .map(|position| (position, graph.find(&format!("y{position}")).unwrap()))
             .collect();
         let wrt: Vec<ValueId> = self
             .differentiated()
@@ -306,8 +322,8 @@ impl Case {
             .map(|name| graph.find(name).unwrap())
             .collect();
         let mut seeds = Vec::new();
-        for (position, output) in outputs.iter().enumerate() {
-            let fact = graph.fact(*output).cloned().expect("results have facts");
+        for (position, output) in outputs {
+            let fact = graph.fact(output).cloned().expect("results have facts");
             if !fact.dtype.is_float() {
                 continue;
             }
@@ -320,7 +336,7 @@ impl Case {
                 .collect();
             graph.inputs.push((id, info(&name, fact.dtype, &shape)));
             graph.value_mut(id).fact = Some(Fact::new(fact.dtype, fact.shape));
-            seeds.push((*output, id));
+            seeds.push((output, id));
         }
         let builder = Builder::new(graph);
         let seeds: Vec<_> = seeds
@@ -355,7 +371,7 @@ impl Case {
             .gradient_graph()
             .unwrap_or_else(|error| panic!("{self:?}: {error}"));
         let mut feeds = self.feeds(batch);
-        for (position, cotangent) in cotangents.iter().enumerate() {
+        for (position, cotangent) in self.results().zip(cotangents) {
             let name = format!("u{position}");
             if graph.inputs.iter().any(|(id, _)| graph.name(*id) == name) {
                 feeds.push((name, self.typed(cotangent)));
@@ -393,6 +409,15 @@ impl Case {
         Gradients {
             cotangents: cotangents.collect(),
         }
+    }
+
+    /// The operators of the gradient graph.
+    pub fn gradient_operators(&self) -> Vec<String> {
+        let (graph, _) = self
+            .gradient_graph()
+            .unwrap_or_else(|error| panic!("{self:?}: {error}"));
+        let operators = graph.nodes.iter().map(|node| node.op_type().to_owned());
+        operators.collect()
     }
 
     /// The reason why the rule refuses the case.
