@@ -44,9 +44,12 @@ An operator that is not listed here is an error where it stands between the inpu
 ",
     );
     for (family, rules) in FAMILIES {
-        let source = sources.iter().find(|source| source.stem() == *family);
+        let source = sources.iter().find(|source| source.name() == *family);
         let source = source.unwrap_or_else(|| panic!("no file for {family}"));
-        let _ = writeln!(text, "\n## {family}\n\n| operator | gradient |\n| --- | --- |");
+        let _ = writeln!(
+            text,
+            "\n## {family}\n\n| operator | gradient |\n| --- | --- |"
+        );
         for rule in *rules {
             let name = match rule.domain {
                 "" => rule.op_type.to_owned(),
@@ -62,19 +65,22 @@ An operator that is not listed here is an error where it stands between the inpu
     check("gradients.md", &text);
 }
 
-/// The comment above a rule, or above the function that it names.
+/// The comment above a rule, or above the function that it names, or above the rules before it that name the same function.
 fn formula(source: &Source, rule: &Rule) -> String {
     let quoted = format!("\"{}\"", rule.op_type);
-    let entry = source.text.find(&quoted).unwrap_or_else(|| {
-        panic!("{} does not write {quoted} out", source.path);
+    let missing = format!("{}: {quoted} has no formula above it", source.path);
+    let entry = source.text.match_indices(&quoted).find(|(at, _)| {
+        let before = source.text[..*at].trim_end();
+        before.ends_with("Rule::new(") || before.ends_with("op_type:")
     });
+    let (entry, _) = entry.expect(&missing);
     let start = source.text[..entry].rfind("Rule").unwrap_or(entry);
     let above = comment_before(&source.text[..start]);
     if !above.is_empty() {
         return above;
     }
-    let rest = source.text[entry + quoted.len()..].trim_start_matches([',', ' ', '\n']);
-    let name: String = rest
+    let apply = source.text[entry + quoted.len()..].trim_start_matches([',', ' ', '\n']);
+    let name: String = apply
         .chars()
         .take_while(|c| c.is_alphanumeric() || *c == '_')
         .collect();
@@ -83,23 +89,19 @@ fn formula(source: &Source, rule: &Rule) -> String {
         source.text[..at].rfind('\n')
     });
     let above = function.map(|at| comment_before(&source.text[..=at]));
-    let above = above
+    above
         .filter(|above| !above.is_empty())
-        .or_else(|| shared_comment(&source.text[..start]));
-    above.unwrap_or_else(|| {
-        panic!(
-            "{}: {quoted} has no formula above it, nor above `{name}`",
-            source.path
-        )
-    })
+        .or_else(|| shared_comment(&source.text[..start], apply.lines().next()?))
+        .expect(&missing)
 }
 
-/// The comment above the entries, of a line each, that stand directly before.
-fn shared_comment(text: &str) -> Option<String> {
+/// The comment above the entries, of a line each and the same but for the name, that stand directly before.
+fn shared_comment(text: &str, apply: &str) -> Option<String> {
     let mut before = text;
     while let Some(end) = before.rfind('\n') {
         let line = before[..end].rfind('\n').map_or(0, |at| at + 1);
-        if !before[line..end].trim().starts_with("Rule::") {
+        let entry = before[line..end].trim();
+        if !entry.starts_with("Rule::new(") || !entry.ends_with(apply) {
             break;
         }
         before = &before[..line];
