@@ -14,11 +14,6 @@ pub(super) const RULES: &[Rule] = &[
         let axis = n.axis(n.int("axis").unwrap_or_default(), n.shape().len())?;
         n.only(n.x(0).zeros_like().scatter_add(n.x(1), n.dy(), axis))
     }),
-    // y, i = the k largest (or smallest) entries of x and where they are ⇒ x̄ = ȳ at i, 0 elsewhere.
-    Rule::new("TopK", |n| {
-        let axis = n.axis(n.int("axis").unwrap_or(-1), n.shape().len())?;
-        n.only(n.x(0).zeros_like().scatter_add(n.y(1), n.dy(), axis))
-    }),
     Rule::new("GatherND", gather_nd),
     Rule::new("ScatterElements", scatter_elements),
     Rule::new("ScatterND", scatter_nd),
@@ -93,7 +88,7 @@ fn put_back<'g>(dy: Expr<'g>, indices: &[i64], axis: usize, extent: i64) -> Opti
 }
 
 /// The number of elements of a shape.
-fn product(shape: &[Dim]) -> Result<Dim, String> {
+pub(super) fn product(shape: &[Dim]) -> Result<Dim, String> {
     let (mut product, mut following) = (1, None);
     for dim in shape {
         match (dim.extent(), following) {
@@ -106,7 +101,7 @@ fn product(shape: &[Dim]) -> Result<Dim, String> {
 }
 
 /// `updates` added to the slices of `data` at `indices` (`ScatterND`).
-fn scatter_nd_add<'g>(data: Expr<'g>, indices: Expr<'g>, updates: Expr<'g>) -> Expr<'g> {
+pub(super) fn scatter_nd_add<'g>(data: Expr<'g>, indices: Expr<'g>, updates: Expr<'g>) -> Expr<'g> {
     let dtype = data.dtype();
     if matches!(dtype, DType::F16 | DType::BF16) {
         let [data, updates] = [data, updates].map(|part| part.cast(DType::F32));

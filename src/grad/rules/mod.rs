@@ -5,12 +5,14 @@
 mod activation;
 mod arithmetic;
 mod conv;
+mod einsum;
 mod index;
 mod matmul;
 mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod resize;
 mod shape;
 mod softmax;
 mod zero;
@@ -22,12 +24,14 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
     ("conv", conv::RULES),
+    ("einsum", einsum::RULES),
     ("index", index::RULES),
     ("matmul", matmul::RULES),
     ("norm", norm::RULES),
     ("pool", pool::RULES),
     ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
+    ("resize", resize::RULES),
     ("shape", shape::RULES),
     ("softmax", softmax::RULES),
     ("zero", zero::RULES),

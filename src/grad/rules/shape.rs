@@ -123,7 +123,7 @@ fn total(extents: &[Dim]) -> Dim {
 }
 
 #[expect(clippy::cast_possible_wrap, reason = "axes are small")]
-fn as_i64(axis: usize) -> i64 {
+pub(super) fn as_i64(axis: usize) -> i64 {
     axis as i64
 }
 

@@ -7,6 +7,7 @@
 mod activation;
 mod arithmetic;
 mod conv;
+mod einsum;
 mod half_precision;
 mod index;
 mod matmul;
@@ -14,6 +15,7 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod resize;
 mod shape;
 mod softmax;
 
@@ -94,8 +96,6 @@ pub struct Case {
 
 /// What one evaluation of the rule gives.
 pub struct Gradients {
-    /// The results of the operator.
-    pub outputs: Vec<Tensor>,
     /// The cotangent of each differentiated operand, in order; zeros where it has none.
     pub cotangents: Vec<ArrayD<f64>>,
 }
@@ -406,14 +406,18 @@ impl Case {
                 None => ArrayD::zeros(IxDyn(&shape)),
             }
         });
-        let outputs = self
-            .results()
-            .map(|position| find(&format!("y{position}")).unwrap())
-            .collect();
         Gradients {
-            outputs,
             cotangents: cotangents.collect(),
         }
+    }
+
+    /// The operators of the gradient graph.
+    pub fn gradient_operators(&self) -> Vec<String> {
+        let (graph, _) = self
+            .gradient_graph()
+            .unwrap_or_else(|error| panic!("{self:?}: {error}"));
+        let operators = graph.nodes.iter().map(|node| node.op_type().to_owned());
+        operators.collect()
     }
 
     /// The reason why the rule refuses the case.
