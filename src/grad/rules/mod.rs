@@ -4,6 +4,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod conv;
 mod einsum;
 mod index;
@@ -12,7 +13,9 @@ mod norm;
 mod pool;
 mod reduce;
 mod resize;
+mod sample;
 mod shape;
+mod signal;
 mod softmax;
 mod zero;
 
@@ -22,6 +25,7 @@ use super::rule::Rule;
 pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
+    ("attention", attention::RULES),
     ("conv", conv::RULES),
     ("einsum", einsum::RULES),
     ("index", index::RULES),
@@ -30,7 +34,9 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("pool", pool::RULES),
     ("reduce", reduce::RULES),
     ("resize", resize::RULES),
+    ("sample", sample::RULES),
     ("shape", shape::RULES),
+    ("signal", signal::RULES),
     ("softmax", softmax::RULES),
     ("zero", zero::RULES),
 ];

@@ -6,6 +6,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod conv;
 mod einsum;
 mod half_precision;
@@ -15,7 +16,9 @@ mod norm;
 mod pool;
 mod reduce;
 mod resize;
+mod sample;
 mod shape;
+mod signal;
 mod softmax;
 
 use mohs::grad::vjp;
