@@ -9,12 +9,12 @@ use std::str::FromStr;
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
-    /// −log softmax(z)_y.
+    /// `−log softmax(z)_y`.
     #[default]
     CrossEntropy,
-    /// max over i ≠ y of z_i, minus z_y (Carlini and Wagner 2017, f6).
+    /// `max over i ≠ y of z_i, minus z_y` (Carlini and Wagner 2017, f6).
     Margin,
-    /// −(z_y − max over i ≠ y of z_i) / (z_π1 − z_π3 + 10⁻¹²), π the order of descending logits (Croce and Hein 2020, eq. 6).
+    /// `−(z_y − max over i ≠ y of z_i) / (z_π1 − z_π3 + 10⁻¹²)`, π the order of descending logits (Croce and Hein 2020, eq. 6).
     Dlr,
 }
 

@@ -99,7 +99,7 @@ impl Arrays for HostArrays {
         let result = Zip::from(stretch(&mask, shape))
             .and(stretch(&a, shape))
             .and(stretch(&b, shape))
-            .map_collect(|&mask, &a, &b| if mask != 0.0 { a } else { b });
+            .map_collect(|&mask, &a, &b| if mask == 0.0 { b } else { a });
         self.push(result)
     }
 

@@ -103,6 +103,10 @@ fn add_parameter(attack: &str, table: &mut Table, item: &str) -> Result<(), Erro
 }
 
 /// The value that a word stands for: an integer, a boolean, a number, or the word itself.
+#[expect(
+    clippy::same_functions_in_if_condition,
+    reason = "each parses another type"
+)]
 fn read_value(word: &str) -> Value {
     if let Ok(integer) = word.parse() {
         Value::Integer(integer)

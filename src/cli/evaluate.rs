@@ -3,6 +3,7 @@
 use super::adversarial::AdversarialWriter;
 use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, Verbosity};
 use super::exit::{Blame, Failure};
+use super::missing;
 use super::output::{OutputFile, OutputFolder, commit};
 use super::progress::{Position, Progress};
 use super::session;
@@ -15,14 +16,23 @@ use crate::model::{GradientGraph, Model};
 use crate::outcome::{SampleOutcome, Summary, SummaryRow};
 use crate::report::csv::{SamplesWriter, SummaryWriter};
 use crate::report::table;
-use crate::threat::Epsilon;
+use crate::threat::{Bounds, Epsilon};
 use std::path::Path;
+
+/// What data sets end in, for the hint where there is none.
+const DATA: &[&str] = &[".npz", ".npy", ".csv", "ubyte", ".gz"];
 
 /// Runs the command.
 pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
     arguments.check().or_bad_input()?;
     let attacks = AttackPlan::parse(&arguments.attack.join(",")).or_bad_input()?;
     attacks.check_norm(arguments.norm).or_bad_input()?;
+    for path in std::iter::once(&arguments.data.samples).chain(&arguments.data.labels) {
+        missing::require(path, DATA)?;
+    }
+    if let Some(path) = &arguments.gradient {
+        missing::require(path, &[".onnx"])?;
+    }
     let files = Files::open(arguments)?;
     let dataset = Dataset::open(&source(arguments)).or_bad_input()?;
     let normalization = arguments.normalization().map(|given| Normalization {
@@ -30,6 +40,13 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         std: given.std,
     });
     let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
+    let model = match &arguments.model.wrt {
+        Some(tensor) => {
+            tracing::info!("`{tensor}` is perturbed: ε counts in its units, and it has no bounds");
+            model.perturbing(tensor).map_err(session::blame)?
+        }
+        None => model,
+    };
     let dataset = dataset
         .prepared(&preparation(arguments, &model))
         .or_bad_input()?;
@@ -46,7 +63,7 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         attacks,
         norm: arguments.norm,
         epsilons: epsilons.iter().map(Epsilon::value).collect(),
-        bounds: arguments.bounds,
+        bounds: bounds(arguments),
         keep: match arguments.keep {
             Keep::Any => evaluate::Keep::Any,
             Keep::Last => evaluate::Keep::Last,
@@ -228,6 +245,14 @@ fn open_gradient(path: &Path, model: &Model, dataset: &Dataset) -> Result<Gradie
     GradientGraph::open(path, model, &batch.pixels, &batch.labels).map_err(session::blame)
 }
 
+/// The bounds of what is perturbed: those of the data say nothing of an inner tensor.
+fn bounds(arguments: &EvaluateArguments) -> Bounds {
+    match arguments.model.wrt {
+        Some(_) => Bounds::NONE,
+        None => arguments.bounds,
+    }
+}
+
 fn source(arguments: &EvaluateArguments) -> Source {
     Source {
         path: arguments.data.samples.clone(),
@@ -242,7 +267,7 @@ fn source(arguments: &EvaluateArguments) -> Source {
 
 fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
     data::Options {
-        bounds: (arguments.bounds.low, arguments.bounds.high),
+        bounds: (bounds(arguments).low, bounds(arguments).high),
         scale: arguments
             .scale
             .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
@@ -250,7 +275,7 @@ fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
             Layout::Nchw => data::Layout::Nchw,
             Layout::Nhwc => data::Layout::Nhwc,
         }),
-        input_shape: Some(model.sample_shape().to_vec()),
+        input_shape: Some(model.data_shape().to_vec()),
     }
 }
 

@@ -88,9 +88,20 @@ impl From<CheckError> for Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The error with all its causes, in one line.
+    /// The error with all its causes, one behind the other; a cause that an error has in its own text already is not told again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        let mut told = String::new();
+        for cause in self.error.chain() {
+            let text = cause.to_string();
+            if told.contains(&text) {
+                continue;
+            }
+            if !told.is_empty() {
+                told.push_str(": ");
+            }
+            told.push_str(&text);
+        }
+        f.write_str(&told)
     }
 }
 
@@ -141,6 +152,34 @@ fn conclude_on(result: Result<(), Failure>, stderr: &mut dyn std::io::Write) -> 
     }
 }
 
+/// Arguments that clap refuses, in the words of clap and the form of every other error.
+pub(super) fn refuse_usage(error: &clap::Error) -> Exit {
+    let asked = std::env::args().skip(1).find(|argument| {
+        let known = <super::arguments::Arguments as clap::CommandFactory>::command();
+        known.find_subcommand(argument).is_some()
+    });
+    let text = usage_message(&error.render().to_string(), asked.as_deref());
+    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes());
+    Exit::BadInput
+}
+
+/// Clap's message under mohs's name, with the help of the very command.
+fn usage_message(text: &str, command: Option<&str>) -> String {
+    let Some(message) = text.strip_prefix("error: ") else {
+        // The help that stands in for a missing command.
+        return text.to_owned();
+    };
+    let help = match command {
+        Some(command) => format!("mohs {command} --help"),
+        None => "mohs --help".to_owned(),
+    };
+    let message = message
+        .trim_end()
+        .trim_end_matches("For more information, try '--help'.")
+        .trim_end();
+    format!("mohs: error: {message}\n\n`{help}` shows every argument, with examples\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +218,31 @@ mod tests {
                 1,
                 "mohs: error: robust accuracy 0.4 is below 0.5\n".to_owned()
             )
+        );
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read model.onnx: {0}")]
+        struct Read(#[source] io::Error);
+        let error = Read(io::Error::other("the disk is on fire"));
+        assert_eq!(
+            Failure::bad_input(error).to_string(),
+            "cannot read model.onnx: the disk is on fire"
+        );
+    }
+
+    #[test]
+    fn usage_errors_look_like_every_other_error() {
+        let clap = "error: unexpected argument '--x' found\n\nUsage: mohs list\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            usage_message(clap, Some("list")),
+            "mohs: error: unexpected argument '--x' found\n\nUsage: mohs list\n\n`mohs list --help` shows every argument, with examples\n"
+        );
+        assert_eq!(
+            usage_message("The scratch test\n", None),
+            "The scratch test\n"
         );
     }
 

@@ -2,12 +2,14 @@
 
 use super::arguments::InspectArguments;
 use super::exit::{Blame, Failure};
+use super::missing;
 use super::terminal::print;
 use crate::model::{Inspection, OperatorUse, Support};
 use std::fmt::Write;
 
 /// Runs the command.
 pub(super) fn run(arguments: &InspectArguments) -> Result<(), Failure> {
+    missing::require(&arguments.model, &[".onnx"])?;
     let inspection = Inspection::of(&arguments.model).or_bad_input()?;
     let text = if arguments.tensors {
         inspection.tensors.join("\n") + "\n"

@@ -87,6 +87,8 @@ fn operators() -> String {
     let family = |(name, rules): &(&str, &[Rule])| {
         let mut names: Vec<_> = rules.iter().map(|rule| rule.op_type).collect();
         names.sort_unstable();
+        // A rule for each range of operator sets.
+        names.dedup();
         Entry {
             name: (*name).into(),
             description: names.join(" "),

@@ -12,6 +12,7 @@ pub mod exit;
 mod gradient;
 mod inspect;
 pub mod list;
+mod missing;
 pub mod output;
 pub mod progress;
 mod session;
@@ -28,13 +29,12 @@ pub fn main() -> Exit {
         Ok(arguments) => conclude(run(&arguments)),
         Err(error) => {
             // Help and version are errors to clap, and no failure; they go to stdout.
-            let exit = if error.use_stderr() {
-                Exit::BadInput
+            if error.use_stderr() {
+                exit::refuse_usage(&error)
             } else {
+                let _ = error.print();
                 Exit::Success
-            };
-            let _ = error.print();
-            exit
+            }
         }
     }
 }

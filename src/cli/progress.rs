@@ -153,7 +153,7 @@ mod tests {
             broken: 1_111_111,
             gradients: 9_876_543_210,
         };
-        let text = describe(large, Duration::from_secs(86_400));
+        let text = describe(large, Duration::from_hours(24));
         assert!(text.chars().count() <= 70, "{text}");
     }
 

@@ -2,6 +2,7 @@
 
 use super::arguments::{ModelArguments, RuntimeArguments, Verbosity};
 use super::exit::Failure;
+use super::missing;
 use crate::model::{self, Model, ModelOptions};
 use crate::runtime::{self, Device, LibraryOptions, SessionOptions};
 use crate::{graph::passes::Normalization, onnx};
@@ -90,6 +91,7 @@ pub(super) fn open(
     normalization: Option<Normalization>,
     runtime: &RuntimeArguments,
 ) -> Result<Model, Failure> {
+    missing::require(&arguments.model, &[".onnx"])?;
     drop(onnx::read(&arguments.model).map_err(Failure::bad_input)?);
     let options = ModelOptions {
         input: arguments.input.clone(),
@@ -99,7 +101,13 @@ pub(super) fn open(
         keep: arguments.wrt.iter().cloned().collect(),
         session: start(runtime)?,
     };
-    let model = Model::open(&arguments.model, &options).map_err(blame)?;
+    let model = Model::open(&arguments.model, &options).map_err(|error| match error {
+        // The runtime works: it is this model that it does not take.
+        model::Error::Runtime(error @ runtime::Error::Load { .. }) => Failure::bad_input(
+            anyhow::Error::new(error).context(format!("{}", arguments.model.display())),
+        ),
+        error => blame(error),
+    })?;
     for note in model.notes() {
         tracing::info!("{}: {note}", arguments.model.display());
     }

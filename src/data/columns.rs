@@ -15,6 +15,7 @@ pub(super) fn separator(bytes: Bytes) -> io::Result<u8> {
     let mut line = Vec::new();
     // A first line beyond a megabyte is judged by its beginning.
     bytes.take(1 << 20).read_until(b'\n', &mut line)?;
+    #[expect(clippy::naive_bytecount, reason = "one line of text")]
     let count = |separator: u8| line.iter().filter(|&&byte| byte == separator).count();
     // The last of equals wins: a line without any has a single column, however it is split.
     Ok([b'\t', b';', b',']

@@ -143,9 +143,8 @@ fn scale(dtype: DType, options: &Options) -> Result<(f64, Option<String>), Error
     };
     let (low, high) = options.bounds;
     if options.bounds == (0.0, 1.0) {
-        let note = format!(
-            "pixels are {dtype}: divided by {factor} (--scale none leaves them as they are)"
-        );
+        let note =
+            format!("pixels are {dtype}: divided by {factor} (--scale 1 leaves them as they are)");
         Ok((1.0 / factor, Some(note)))
     } else {
         let note = format!(
@@ -236,7 +235,7 @@ mod tests {
         assert_eq!(
             plan.notes,
             [
-                "pixels are uint8: divided by 255 (--scale none leaves them as they are)",
+                "pixels are uint8: divided by 255 (--scale 1 leaves them as they are)",
                 "samples of shape [28, 28] are reshaped to the model's [1, 28, 28]"
             ]
         );

@@ -1,5 +1,6 @@
 //! What one slot works on: one sample under one attack, through every ε and every restart.
 
+use super::source::Item;
 use super::{Clean, Keep};
 use crate::model::Verdict;
 use crate::threat::{Distances, distances};
@@ -23,6 +24,8 @@ pub(super) struct Chain {
     /// What the model says of the sample as it is.
     pub(super) verdict: Clean,
     pub(super) clean: Vec<f32>,
+    /// The data that it comes from, where an inner tensor is perturbed; empty elsewhere.
+    pub(super) data: Vec<f32>,
     /// The position of the current ε.
     pub(super) epsilon: usize,
     pub(super) restart: u32,
@@ -49,18 +52,19 @@ pub(super) enum Turn {
 
 impl Chain {
     /// A sample that nothing is known of yet.
-    pub(super) fn new(index: u64, label: u32, verdict: Clean, clean: Vec<f32>) -> Self {
+    pub(super) fn new(item: &Item<'_>, verdict: Clean) -> Self {
         Chain {
-            index,
-            label,
+            index: item.index,
+            label: item.label,
             verdict,
-            clean,
+            clean: item.clean.to_vec(),
             epsilon: 0,
             restart: 0,
             step: 0,
             steps: 0,
             best: None,
             cells: Vec::new(),
+            data: item.data.to_vec(),
         }
     }
 
@@ -151,15 +155,18 @@ mod tests {
     };
 
     fn chain() -> Chain {
-        Chain::new(
-            0,
-            1,
-            Clean {
-                prediction: 1,
-                loss: 0.1,
-            },
-            vec![0.0],
-        )
+        let verdict = Clean {
+            prediction: 1,
+            loss: 0.1,
+        };
+        let item = Item {
+            index: 0,
+            position: 0,
+            label: 1,
+            clean: &[0.0],
+            data: &[],
+        };
+        Chain::new(&item, verdict)
     }
 
     #[test]

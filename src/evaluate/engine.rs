@@ -5,10 +5,11 @@
 //! What a sample gets depends on its own chain alone, so batch size and order change nothing.
 
 use super::chain::{Cell, Chain, Turn};
+use super::source::Source;
 use super::{Adversarial, Clean, Config, Error, Keep, Observer, Progress};
 use crate::attack::host::HostArrays;
 use crate::attack::{Attack, Context};
-use crate::data::{Dataset, Samples};
+use crate::data::Dataset;
 use crate::model::program::{Program, Start};
 use crate::model::{GradientGraph, Judge, Model};
 use crate::outcome::{Accumulator, SampleOutcome};
@@ -48,23 +49,11 @@ pub(super) fn run(
         .slots
         .min(usize::try_from(job.data.len()).unwrap_or(usize::MAX))
         .max(1);
-    let program = Program::new(
-        &gradient,
-        job.attack,
-        norm,
-        bounds,
-        job.model.batch(),
-        slots,
-        job.model.session_options(),
-    )?;
+    let program = Program::new(job.model, &gradient, job.attack, norm, bounds, slots)?;
     drop(gradient);
     let label = job.attack.label();
     let mut engine = Engine {
-        source: Source {
-            samples: job.data.samples()?,
-            position: 0,
-            buffer: vec![0.0; job.data.sample_len()],
-        },
+        source: Source::new(job.model, job.data)?,
         capacity: program.slots(),
         program,
         chains: Vec::new(),
@@ -117,14 +106,6 @@ pub(super) fn run(
     })
 }
 
-/// The samples in order, those that are wrong clean included.
-struct Source {
-    samples: Samples,
-    /// The position among the samples that are read, from 0.
-    position: usize,
-    buffer: Vec<f32>,
-}
-
 struct Engine<'a, 'o> {
     job: &'a Job<'a>,
     program: Program,
@@ -150,22 +131,20 @@ impl Engine<'_, '_> {
     /// Gives every free slot a sample; those that are wrong clean are done without one.
     fn fill(&mut self) -> Result<(), Error> {
         while self.chains.len() < self.capacity {
-            let Some(entry) = self.source.samples.read_into(&mut self.source.buffer)? else {
+            let Some(item) = self.source.next()? else {
                 break;
             };
-            let position = self.source.position;
-            self.source.position += 1;
-            let clean = self.job.clean.get(position).copied();
-            self.ledger.next.get_or_insert(entry.index);
+            self.ledger.next.get_or_insert(item.index);
+            let clean = self.job.clean.get(item.position).copied();
             let clean = clean.ok_or_else(|| {
                 Error::Config("the data set has grown while it was evaluated".into())
             })?;
-            if clean.prediction == entry.label {
-                let chain = Chain::new(entry.index, entry.label, clean, self.source.buffer.clone());
+            if clean.prediction == item.label {
+                let chain = Chain::new(&item, clean);
                 begin(self.job, &mut self.program, self.chains.len(), &chain)?;
                 self.chains.push(chain);
             } else {
-                self.ledger.wrong_clean(entry.index, entry.label, clean)?;
+                self.ledger.wrong_clean(item.index, item.label, clean)?;
             }
         }
         Ok(())
@@ -178,9 +157,7 @@ impl Engine<'_, '_> {
         let spent = before.elapsed().as_secs_f64();
         self.runtime_seconds += spent;
         let (steps, keep) = (self.job.attack.steps(), self.job.config.keep);
-        let width = self.program.width();
         let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
-        let (now, next) = (self.program.points()?, advance.points()?);
         let mut proposals = Vec::new();
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
         let share = spent / self.chains.len() as f64;
@@ -197,17 +174,16 @@ impl Engine<'_, '_> {
             self.evaluations += 1;
             self.seconds[chain.epsilon] += share;
             chain.count();
-            let row = slot * width..(slot + 1) * width;
             if keep == Keep::Any && predictions[slot] != i64::from(chain.label) {
                 proposals.push(Proposal {
                     slot,
-                    point: now[row.clone()].to_vec(),
+                    point: self.program.point(slot)?,
                 });
             }
             if chain.step == steps {
                 proposals.push(Proposal {
                     slot,
-                    point: next[row].to_vec(),
+                    point: advance.point(slot)?,
                 });
             }
         }
@@ -229,15 +205,16 @@ impl Engine<'_, '_> {
             ..
         } = self.job.config;
         let mut points = Vec::with_capacity(proposals.len() * self.program.width());
-        let mut labels = Vec::with_capacity(proposals.len());
+        let (mut data, mut labels) = (Vec::new(), Vec::with_capacity(proposals.len()));
         for Proposal { slot, point } in &mut proposals {
             let chain = &self.chains[*slot];
             confine(*norm, epsilons[chain.epsilon], *bounds, &chain.clean, point);
             points.extend_from_slice(point);
+            data.extend_from_slice(&chain.data);
             labels.push(chain.label);
         }
         let before = Instant::now();
-        let verdicts = self.judge.judge(&points, &labels)?;
+        let verdicts = self.judge.judge(&points, &data, &labels)?;
         let spent = before.elapsed().as_secs_f64();
         self.runtime_seconds += spent;
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
@@ -283,7 +260,7 @@ impl Engine<'_, '_> {
                 }
             }
         }
-        if self.source.samples.left() == 0 {
+        if self.source.is_over() {
             self.program.shrink(self.chains.len())?;
             self.capacity = self.capacity.min(self.program.slots());
         }
@@ -298,6 +275,7 @@ fn begin(job: &Job<'_>, program: &mut Program, slot: usize, chain: &Chain) -> Re
     let (point, state) = first_point(job, chain, epsilon, step_size);
     let start = Start {
         clean: &chain.clean,
+        data: &chain.data,
         point: &point,
         state: &state,
         label: chain.label,

@@ -6,12 +6,14 @@
 
 mod chain;
 mod engine;
+mod source;
 
 use crate::attack::{self, Attack, AttackPlan};
-use crate::data::{self, Batch, Dataset};
+use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
 use crate::outcome::{Accumulator, Run, SampleOutcome, SummaryError, SummaryRow};
 use crate::threat::{Bounds, Norm};
+use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -192,7 +194,7 @@ pub fn evaluate(
     let batch_size = config
         .batch_size
         .unwrap_or_else(|| default_batch(data.sample_len()));
-    let (clean, mut runtime_seconds) = judge_clean(&mut judge, data, batch_size)?;
+    let (clean, mut runtime_seconds) = judge_clean(&mut judge, model, data)?;
     let runs = config.attacks.attacks().iter().flat_map(|attack| {
         config
             .epsilons
@@ -262,11 +264,11 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
     if config.batch_size == Some(0) {
         return Err(Error::Config("--batch-size has to be at least 1".into()));
     }
-    if data.sample_shape() != model.sample_shape() {
+    if data.sample_shape() != model.data_shape() {
         return Err(Error::Config(format!(
             "the samples have shape {:?} and the model takes {:?}",
             data.sample_shape(),
-            model.sample_shape()
+            model.data_shape()
         )));
     }
     if let Some(others) = model.other_inputs() {
@@ -275,6 +277,11 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
         )));
     }
     let classes = u32::try_from(model.classes()).unwrap_or(u32::MAX);
+    if model.is_cut() && config.bounds != Bounds::NONE {
+        return Err(Error::Config(
+            "an inner tensor has no bounds; perturb it with --bounds none".into(),
+        ));
+    }
     data.validate(Some(classes), (config.bounds.low, config.bounds.high))?;
     Ok(())
 }
@@ -297,19 +304,18 @@ fn run_of(attack: &dyn Attack, norm: Norm, epsilon: f64) -> Run {
     }
 }
 
-/// Judges every sample as it is.
+/// Judges every sample as it is; also the seconds that ONNX Runtime took.
 fn judge_clean(
     judge: &mut model::Judge,
+    model: &Model,
     data: &Dataset,
-    batch_size: usize,
 ) -> Result<(Vec<Clean>, f64), Error> {
     let mut clean = Vec::new();
     let mut seconds = 0.0;
-    let mut samples = data.samples()?;
-    let mut batch = Batch::default();
-    while samples.read_batch(batch_size, &mut batch)? > 0 {
+    let mut source = Source::new(model, data)?;
+    while let Some(block) = source.block()? {
         let before = Instant::now();
-        let verdicts = judge.judge(&batch.pixels, &batch.labels)?;
+        let verdicts = judge.judge(block.points, block.data, block.labels)?;
         seconds += before.elapsed().as_secs_f64();
         clean.extend(verdicts.into_iter().map(|verdict| Clean {
             prediction: verdict.prediction,

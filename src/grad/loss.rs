@@ -63,7 +63,7 @@ fn from_value(loss: Expr<'_>) -> LossExpr<'_> {
 
 /// log(1 + eˣ) and its derivative σ(x) = 1 / (1 + e⁻ˣ), both to full precision where they are tiny.
 ///
-/// The cross-entropy is log(1 + eˣ) of x = log Σ over i ≠ y of e^{z_i}, minus z_y, and its derivative by z_y is −σ(x).
+/// The cross-entropy is log(1 + eˣ) of `x = log Σ over i ≠ y of e^{z_i}, minus z_y`, and its derivative by `z_y` is −σ(x).
 /// Written as softmax minus one, as PyTorch does, both lose their digits where the model is confident: at a probability of 1 − 10⁻⁶ the float32
 /// gradient is off by 1 %, and at 1 − 10⁻⁸ it is 0, though the model can be attacked there like anywhere.
 /// ONNX Runtime's own `Sigmoid` and `Softplus` have absolute, not relative precision, and lose the same digits.

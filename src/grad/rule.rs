@@ -1,6 +1,6 @@
 //! What a differentiation rule is, and what it sees.
 
-use crate::graph::{Attributes, Builder, Dim, Dims, Expr, Node};
+use crate::graph::{Attributes, Builder, Dim, Dims, Expr, Fact, Node};
 use crate::onnx::proto::AttributeProto;
 use crate::tensor::Tensor;
 
@@ -66,11 +66,13 @@ pub struct Vjp<'g> {
 
 impl<'g> Vjp<'g> {
     /// The builder, for constants and nodes that [`Expr`] has no method for.
+    #[must_use]
     pub fn builder(&self) -> &'g Builder {
         self.builder
     }
 
     /// The node itself.
+    #[must_use]
     pub fn node(&self) -> &Node {
         &self.node
     }
@@ -79,17 +81,20 @@ impl<'g> Vjp<'g> {
     ///
     /// # Panics
     /// Where it is left out; ONNX Runtime has run the node, so an operand that the operator requires is there.
+    #[must_use]
     pub fn x(&self, position: usize) -> Expr<'g> {
         self.optional_x(position)
             .expect("the operator requires this operand")
     }
 
     /// The operand at a position, where there is one.
+    #[must_use]
     pub fn optional_x(&self, position: usize) -> Option<Expr<'g>> {
         self.inputs.get(position).copied().flatten()
     }
 
     /// The number of operands, those left out included.
+    #[must_use]
     pub fn arity(&self) -> usize {
         self.inputs.len()
     }
@@ -98,6 +103,7 @@ impl<'g> Vjp<'g> {
     ///
     /// # Panics
     /// Where it is left out.
+    #[must_use]
     pub fn y(&self, position: usize) -> Expr<'g> {
         self.outputs
             .get(position)
@@ -106,38 +112,71 @@ impl<'g> Vjp<'g> {
             .expect("the result is in use")
     }
 
+    /// The result at a position, where the node hands it out.
+    pub fn optional_y(&self, position: usize) -> Option<Expr<'g>> {
+        self.outputs.get(position).copied().flatten()
+    }
+
+    /// Makes the node hand out a result that it left out: what it computes does not change.
+    ///
+    /// # Panics
+    /// Where the node is not in the graph.
+    pub fn hand_out(&self, position: usize, fact: Fact) -> Expr<'g> {
+        let id = self.builder.with_graph_mut(|graph| {
+            let this = |node: &&mut Node| {
+                node.inputs == self.node.inputs && node.outputs == self.node.outputs
+            };
+            let id = graph.fresh(&format!("{}:{position}", self.node.op_type()));
+            graph.value_mut(id).fact = Some(fact);
+            let node = graph.nodes.iter_mut().find(this);
+            let outputs = &mut node.expect("rules see nodes of the graph").outputs;
+            outputs.resize(outputs.len().max(position + 1), None);
+            outputs[position] = Some(id);
+            id
+        });
+        self.builder.expr(id).expect("the value was given a fact")
+    }
+
     /// The cotangent of the first result.
     ///
     /// # Panics
     /// Where the first result has none; for operators with several results ask [`Vjp::optional_dy`].
+    #[must_use]
     pub fn dy(&self) -> Expr<'g> {
         self.optional_dy(0)
             .expect("a node with one result is visited only if that has a cotangent")
     }
 
     /// The cotangent of a result; `None` stands for zero.
+    #[must_use]
     pub fn optional_dy(&self, position: usize) -> Option<Expr<'g>> {
         self.cotangents.get(position).copied().flatten()
     }
 
     /// The number of results, those left out included.
+    #[must_use]
     pub fn results(&self) -> usize {
         self.outputs.len()
     }
 
     /// Whether the cotangent of an operand is asked for.
+    #[must_use]
     pub fn wants(&self, position: usize) -> bool {
         self.wanted.get(position).copied().unwrap_or(false)
     }
 
     /// The cotangent of the first operand, which is the only one.
-    #[expect(clippy::unnecessary_wraps, reason = "what every rule returns")]
+    ///
+    /// # Errors
+    /// Never; it is what every rule returns.
     pub fn only(&self, cotangent: Expr<'g>) -> Result<Cotangents<'g>, String> {
         Ok(vec![(0, cotangent)])
     }
 
     /// The cotangents of the first operands, each computed only where it is asked for.
-    #[expect(clippy::unnecessary_wraps, reason = "what every rule returns")]
+    ///
+    /// # Errors
+    /// Never; it is what every rule returns.
     pub fn each(&self, cotangents: &[&dyn Fn() -> Expr<'g>]) -> Result<Cotangents<'g>, String> {
         let wanted = cotangents
             .iter()
@@ -149,6 +188,7 @@ impl<'g> Vjp<'g> {
     }
 
     /// The elements of an operand that is the same in every run.
+    #[must_use]
     pub fn constant(&self, position: usize) -> Option<Tensor> {
         let id = self.node.input(position)?;
         self.builder.with_graph(|graph| graph.constant(id))
@@ -186,6 +226,7 @@ impl<'g> Vjp<'g> {
     }
 
     /// The shape of the first operand.
+    #[must_use]
     pub fn shape(&self) -> Dims {
         self.x(0).shape()
     }

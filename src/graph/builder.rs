@@ -1,10 +1,9 @@
 //! Extends a graph, node by node.
 
 use super::{Attribute, Dim, Dims, Expr, Fact, Graph, Node, ValueId};
-use crate::onnx::proto::NodeProto;
+use crate::onnx::{self, proto::NodeProto};
 use crate::tensor::{DType, Tensor};
 use half::{bf16, f16};
-use prost::Message;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -141,7 +140,7 @@ impl Builder {
             graph, scope, made, ..
         } = &mut *state;
         let op_type = proto.op_type.clone().unwrap_or_default();
-        let key = (op_type.clone(), inputs.clone(), proto.encode_to_vec());
+        let key = (op_type.clone(), inputs.clone(), onnx::encode_node(&proto));
         if let Some(outputs) = made
             .get(&key)
             .filter(|outputs| outputs.len() == facts.len())

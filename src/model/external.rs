@@ -27,6 +27,11 @@ impl GradientGraph {
     /// # Errors
     /// Where the file does not keep the contract, or does not agree with the model.
     pub fn open(path: &Path, model: &Model, points: &[f32], labels: &[u32]) -> Result<Self, Error> {
+        if model.cut.is_some() {
+            return Err(Error::Unsuitable(
+                "--gradient and --wrt cannot be used together".into(),
+            ));
+        }
         let mut graph = Graph::from_model(onnx::read(path)?);
         let unsuitable =
             |reason: String| Error::Unsuitable(format!("{}: {reason}", path.display()));
@@ -160,7 +165,7 @@ impl Sample<'_> {
             .collect();
         let labels: Vec<u32> = self.labels.iter().copied().cycle().take(size).collect();
         let mut judge = self.model.judge()?;
-        let expected = judge.scores(&points)?;
+        let expected = judge.scores(&points, &[])?;
         let largest = expected
             .iter()
             .fold(1e-6, |most: f64, &score| most.max(f64::from(score).abs()));
@@ -212,7 +217,7 @@ impl Sample<'_> {
                     .collect()
             };
             let both = [moved(1.0), moved(-1.0)].concat();
-            let verdicts = judge.judge(&both, &[labels[sample]; 2])?;
+            let verdicts = judge.judge(&both, &[], &[labels[sample]; 2])?;
             slope += (verdicts[0].loss - verdicts[1].loss) / (2.0 * step);
             length += norm;
         }

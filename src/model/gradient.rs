@@ -256,24 +256,26 @@ fn wanted_values(graph: &Graph, input: ValueId, names: &[String]) -> Result<Vec<
     if names.is_empty() {
         return Ok(vec![input]);
     }
-    let find = |name: &String| {
-        let id = graph.find(name).ok_or_else(|| {
-            Error::Unsuitable(format!(
-                "the model has no tensor `{name}`; `mohs inspect --tensors` lists them"
-            ))
-        })?;
-        match graph.fact(id) {
-            Some(fact) if fact.dtype.is_float() => Ok(id),
-            Some(fact) => Err(Error::Unsuitable(format!(
-                "tensor `{name}` is {}, and only floats have gradients",
-                fact.dtype
-            ))),
-            None => Err(Error::Unsuitable(format!(
-                "the shape of tensor `{name}` depends on the data"
-            ))),
-        }
-    };
-    names.iter().map(find).collect()
+    names.iter().map(|name| wanted_value(graph, name)).collect()
+}
+
+/// The float value of that name.
+pub(super) fn wanted_value(graph: &Graph, name: &str) -> Result<ValueId, Error> {
+    let id = graph.find(name).ok_or_else(|| {
+        Error::Unsuitable(format!(
+            "the model has no tensor `{name}`; `mohs inspect --tensors` lists them"
+        ))
+    })?;
+    match graph.fact(id) {
+        Some(fact) if fact.dtype.is_float() => Ok(id),
+        Some(fact) => Err(Error::Unsuitable(format!(
+            "tensor `{name}` is {}, and only floats have gradients",
+            fact.dtype
+        ))),
+        None => Err(Error::Unsuitable(format!(
+            "the shape of tensor `{name}` depends on the data"
+        ))),
+    }
 }
 
 /// Names the operators with a declared zero that a value feeds, for the message that it has no gradient.

@@ -1,9 +1,7 @@
 //! The judge: the model as shipped, run forward only. What an attack proposes counts only if the judge says so.
 
-use super::{Batch, Error};
-use crate::graph::Graph;
-use crate::runtime::{Session, SessionOptions, Value};
-use crate::tensor::{DType, Tensor};
+use super::Error;
+use super::runner::Runner;
 
 /// What the model says of one point.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,102 +12,46 @@ pub struct Verdict {
     pub loss: f64,
 }
 
-/// Where a model has its class scores.
-#[derive(Debug, Clone)]
-pub(super) struct Scores {
-    pub(super) input: String,
-    pub(super) output: String,
-    pub(super) sample_shape: Vec<usize>,
-    pub(super) classes: usize,
-    /// Whether the scores are probabilities rather than logits.
-    pub(super) probabilities: bool,
-}
-
 /// A forward session of the model as shipped.
 #[derive(Debug)]
 pub struct Judge {
-    session: Session,
-    scores: Scores,
-    batch: Batch,
+    runner: Runner,
+    classes: usize,
+    /// Whether the scores are probabilities rather than logits.
+    probabilities: bool,
 }
 
 impl Judge {
-    /// Loads the graph.
-    pub(super) fn new(
-        graph: &Graph,
-        scores: Scores,
-        batch: Batch,
-        options: &SessionOptions,
-    ) -> Result<Self, Error> {
-        let session = super::load(&graph.to_model(), options)?;
-        Ok(Judge {
-            session,
-            scores,
-            batch,
-        })
+    pub(super) fn new(runner: Runner, classes: usize, probabilities: bool) -> Self {
+        Judge {
+            runner,
+            classes,
+            probabilities,
+        }
     }
 
-    /// The number of elements of a sample.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.scores.sample_shape.iter().product()
-    }
-
-    /// The scores of each point, `[n, classes]`; `points` holds n samples one behind the other.
+    /// The scores of each point, `[n, classes]`; `points` holds n samples one behind the other, and `data` the data that they come from,
+    /// which is looked at only where an inner tensor is perturbed.
     ///
     /// # Errors
     /// Where ONNX Runtime fails.
-    pub fn scores(&mut self, points: &[f32]) -> Result<Vec<f32>, Error> {
-        let width = self.width().max(1);
-        let rows = points.len() / width;
-        let size = match self.batch {
-            Batch::Dynamic => rows.max(1),
-            Batch::Fixed(size) => size,
-        };
-        let mut scores = Vec::with_capacity(rows * self.scores.classes);
-        for chunk in points.chunks(size * width) {
-            let mut padded = chunk.to_vec();
-            padded.resize(size * width, 0.0);
-            let shape: Vec<usize> = std::iter::once(size)
-                .chain(self.scores.sample_shape.iter().copied())
-                .collect();
-            let tensor = Tensor::new(&shape, padded)
-                .ok_or_else(|| Error::Internal("a batch has the wrong size".into()))?;
-            let value = Value::from_tensor(tensor)?;
-            let outputs = self
-                .session
-                .run_for(&[&self.scores.output], &[(&self.scores.input, &value)])?;
-            let output = outputs
-                .first()
-                .ok_or_else(|| Error::Internal("the model gave no output".into()))?;
-            let used = chunk.len() / width * self.scores.classes;
-            match output.dtype() {
-                Some(DType::F32) => scores.extend(output.as_slice::<f32>()?.iter().take(used)),
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "scores are compared, not summed"
-                )]
-                _ => scores.extend(
-                    output
-                        .to_tensor()?
-                        .to_f64()
-                        .into_iter()
-                        .take(used)
-                        .map(|score| score as f32),
-                ),
-            }
-        }
-        Ok(scores)
+    pub fn scores(&mut self, points: &[f32], data: &[f32]) -> Result<Vec<f32>, Error> {
+        self.runner.run(&[points, data])
     }
 
-    /// The verdict on each point with its label.
+    /// The verdict on each point with its label; `data` as for [`Judge::scores`].
     ///
     /// # Errors
     /// Where ONNX Runtime fails, or where a score is not a number.
-    pub fn judge(&mut self, points: &[f32], labels: &[u32]) -> Result<Vec<Verdict>, Error> {
-        let scores = self.scores(points)?;
-        let rows = scores.chunks(self.scores.classes.max(1)).zip(labels);
-        rows.map(|(scores, &label)| verdict(scores, label, self.scores.probabilities))
+    pub fn judge(
+        &mut self,
+        points: &[f32],
+        data: &[f32],
+        labels: &[u32],
+    ) -> Result<Vec<Verdict>, Error> {
+        let scores = self.scores(points, data)?;
+        let rows = scores.chunks(self.classes.max(1)).zip(labels);
+        rows.map(|(scores, &label)| verdict(scores, label, self.probabilities))
             .collect()
     }
 }

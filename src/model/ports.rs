@@ -42,6 +42,7 @@ impl Ports {
                 .map(|info| format!("\n  {}", describe(info)))
                 .collect::<String>()
         };
+        let inner = !options.keep.is_empty();
         let chosen = match &options.input {
             Some(name) => real
                 .iter()
@@ -58,9 +59,11 @@ impl Ports {
                     .iter()
                     .filter(|info| dtype(info).is_some_and(DType::is_float))
                     .collect();
-                match floats.as_slice() {
-                    [one] => **one,
-                    [] => {
+                match (floats.as_slice(), real.as_slice()) {
+                    ([one], _) => **one,
+                    // An inner tensor is differentiated: token ids, say, stay as they are.
+                    ([], [first, ..]) if inner => first,
+                    ([], _) => {
                         return Err(Error::Unsuitable(format!(
                             "the model has no float input, so there is nothing to attack by gradients; its inputs are{}\nname the inner float tensor to perturb (an embedding, say) with --wrt",
                             described()
@@ -76,7 +79,7 @@ impl Ports {
             }
         };
         let name = chosen.name.clone().unwrap_or_default();
-        let dtype = dtype(chosen).filter(|dtype| dtype.is_float()).ok_or_else(|| {
+        let dtype = dtype(chosen).filter(|dtype| inner || dtype.is_float()).ok_or_else(|| {
             Error::Unsuitable(format!("input `{}` is not of a float type, and only floats can be perturbed by gradients", describe(chosen)))
         })?;
         let (declared_batch, sample_shape, notes) =
@@ -122,11 +125,15 @@ impl Ports {
         }
     }
 
-    /// Values for every input at a batch size: the attacked one random in [0, 1], the others all ones.
+    /// Values for every input at a batch size: the attacked one random in [0, 1], the others and all that are no floats ones.
     pub(super) fn feeds(&self, batch: usize) -> Result<Feeds, Error> {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let count = batch * self.sample_shape.iter().product::<usize>();
-        let elements: Vec<f32> = (0..count).map(|_| rng.random_range(0.0..1.0)).collect();
+        let elements: Vec<f32> = if self.dtype.is_float() {
+            (0..count).map(|_| rng.random_range(0.0..1.0)).collect()
+        } else {
+            vec![1.0; count]
+        };
         let mut feeds = vec![(self.input.clone(), self.value(batch, elements)?)];
         for other in &self.others {
             let shape: Vec<usize> = other
@@ -205,11 +212,11 @@ pub(super) fn typed(dtype: DType, shape: &[usize], elements: Vec<f32>) -> Result
     tensor.ok_or_else(|| Error::Internal("a batch has the wrong size".into()))
 }
 
-/// The batch that an input declares, and the shape of a sample.
-fn sample_shape(
-    info: &ValueInfoProto,
-    given: Option<&[usize]>,
-) -> Result<(Option<usize>, Vec<usize>, Vec<String>), Error> {
+/// The batch that an input declares, the shape of a sample, and notes for the log.
+type SampleShape = (Option<usize>, Vec<usize>, Vec<String>);
+
+/// What an input takes, as it declares it or as it is `given`.
+fn sample_shape(info: &ValueInfoProto, given: Option<&[usize]>) -> Result<SampleShape, Error> {
     let text = describe(info);
     let declared = extents(info);
     let Some(declared) = declared.filter(|shape| shape.len() >= 2) else {

@@ -2,13 +2,15 @@
 //!
 //! One run takes every slot from its current point to the next: the model's prediction, loss and gradient at the point, and the attack's step.
 
+use super::buffer::Buffer;
 use super::gradient::{GradientGraph, add_input, add_output};
-use super::{Batch, Error};
+use super::runner::Feed;
+use super::{Batch, Error, Model};
 use crate::attack::array::{Array, ArrayId, Arrays, Binary, Reduce, Unary};
 use crate::attack::{Attack, Context, Extent, Pass};
 use crate::graph::{Builder, Dim, Expr, passes};
 use crate::runtime::{Session, SessionOptions, Value};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 use crate::threat::{Bounds, Norm};
 use std::cell::RefCell;
 
@@ -139,6 +141,8 @@ impl Observed {
 pub struct Start<'a> {
     /// The clean sample.
     pub clean: &'a [f32],
+    /// The data that it comes from, where an inner tensor is perturbed and the rest of the model reads them too.
+    pub data: &'a [f32],
     /// The first point.
     pub point: &'a [f32],
     /// The attack's first state, one array per state name.
@@ -155,87 +159,85 @@ pub struct Start<'a> {
 #[derive(Debug)]
 pub struct Program {
     session: Session,
-    sample_shape: Vec<usize>,
-    state: Vec<(String, usize)>,
     batch: Batch,
     slots: usize,
-    point: Value,
-    clean: Value,
-    labels: Value,
-    epsilon: Value,
-    step_size: Value,
-    states: Vec<Value>,
-    input: String,
+    width: usize,
+    point: Buffer,
+    clean: Buffer,
+    data: Option<Buffer>,
+    labels: Buffer,
+    epsilon: Buffer,
+    step_size: Buffer,
+    states: Vec<Buffer>,
 }
 
 impl Program {
-    /// Fuses the step into the gradient graph and loads it.
+    /// Fuses the step into the gradient graph and loads it, with room for that many slots (a fixed batch has its own number).
     ///
     /// # Errors
     /// Where the attacked value has no fixed sample shape, or ONNX Runtime cannot load the graph.
     pub fn new(
+        model: &Model,
         gradient: &GradientGraph,
         attack: &dyn Attack,
         norm: Norm,
         bounds: Bounds,
-        batch: Batch,
         slots: usize,
-        options: &SessionOptions,
     ) -> Result<Self, Error> {
         let graph = fuse(gradient, attack, norm, bounds)?;
         let (input, _) = attacked(gradient)?;
-        let shape = &graph
+        let fact = graph
             .fact(input)
-            .ok_or_else(|| Error::Internal("the input has no shape".into()))?
-            .shape;
-        let sample_shape: Vec<usize> = shape
-            .iter()
-            .skip(1)
-            .filter_map(|dim| dim.extent().and_then(|extent| usize::try_from(extent).ok()))
+            .ok_or_else(|| Error::Internal("the input has no shape".into()))?;
+        let extents = fact.shape.iter().skip(1).filter_map(|dim| dim.extent());
+        let sample_shape: Vec<usize> = extents
+            .filter_map(|extent| extent.try_into().ok())
             .collect();
         let width: usize = sample_shape.iter().product();
-        let state = attack
-            .state()
-            .iter()
-            .map(|spec| {
-                (
-                    spec.name.to_owned(),
-                    match spec.extent {
-                        Extent::Element => width,
-                        Extent::Sample => 1,
-                    },
-                )
-            })
-            .collect();
-        let input = graph.name(input).to_owned();
+        let batch = model.batch();
+        let slots = match batch {
+            Batch::Dynamic => slots.max(1),
+            Batch::Fixed(size) => size,
+        };
+        let buffer = |name: &str, dtype: DType, shape: &[usize]| {
+            let feed = Feed {
+                name: name.to_owned(),
+                dtype,
+                sample_shape: shape.to_vec(),
+            };
+            Buffer::new(feed, slots)
+        };
+        let states = attack.state().iter().map(|spec| {
+            let width = match spec.extent {
+                Extent::Element => width,
+                Extent::Sample => 1,
+            };
+            buffer(&state_input(spec.name), DType::F32, &[width])
+        });
         let options = SessionOptions {
             name: Some(format!("the {} step", attack.name())),
-            ..options.clone()
+            ..model.session_options().clone()
         };
-        let session = super::load(&graph.to_model(), &options)?;
-        let none = || Value::from_tensor(Tensor::F32(ndarray::arr0(0.0).into_dyn()));
-        let mut program = Program {
-            session,
-            sample_shape,
-            state,
+        let data = model.carried().cloned();
+        Ok(Program {
+            session: super::load(&graph.to_model(), &options)?,
             batch,
-            slots: 0,
-            point: none()?,
-            clean: none()?,
-            labels: none()?,
-            epsilon: none()?,
-            step_size: none()?,
-            states: Vec::new(),
-            input,
-        };
-        program.reserve(slots)?;
-        Ok(program)
+            slots,
+            width,
+            point: buffer(graph.name(input), fact.dtype, &sample_shape)?,
+            clean: buffer("mohs.clean", fact.dtype, &sample_shape)?,
+            data: data.map(|feed| Buffer::new(feed, slots)).transpose()?,
+            labels: buffer("labels", DType::I64, &[])?,
+            epsilon: buffer("mohs.epsilon", DType::F32, &[1])?,
+            step_size: buffer("mohs.step_size", DType::F32, &[1])?,
+            states: states.collect::<Result<_, _>>()?,
+        })
     }
 
     /// The number of elements of a sample.
     #[must_use]
     pub fn width(&self) -> usize {
-        self.sample_shape.iter().product()
+        self.width
     }
 
     /// The number of slots.
@@ -244,34 +246,16 @@ impl Program {
         self.slots
     }
 
-    /// Makes room for that many slots (a fixed batch keeps its own number); what the slots held is gone.
-    fn reserve(&mut self, slots: usize) -> Result<(), Error> {
-        let slots = match self.batch {
-            Batch::Dynamic => slots.max(1),
-            Batch::Fixed(size) => size,
-        };
-        let wrong = || Error::Internal("a buffer has the wrong size".into());
-        let floats = |shape: &[usize], fill: f32| -> Result<Value, Error> {
-            Ok(Value::from_tensor(
-                Tensor::new(shape, vec![fill; shape.iter().product()]).ok_or_else(wrong)?,
-            )?)
-        };
-        let points: Vec<usize> = std::iter::once(slots)
-            .chain(self.sample_shape.iter().copied())
-            .collect();
-        self.point = floats(&points, 0.0)?;
-        self.clean = floats(&points, 0.0)?;
-        self.labels =
-            Value::from_tensor(Tensor::new(&[slots], vec![0i64; slots]).ok_or_else(wrong)?)?;
-        self.epsilon = floats(&[slots, 1], 0.0)?;
-        self.step_size = floats(&[slots, 1], 0.0)?;
-        self.states = self
-            .state
-            .iter()
-            .map(|(_, width)| floats(&[slots, *width], 0.0))
-            .collect::<Result<_, _>>()?;
-        self.slots = slots;
-        Ok(())
+    fn buffers(&mut self) -> impl Iterator<Item = &mut Buffer> {
+        let single = [
+            &mut self.point,
+            &mut self.clean,
+            &mut self.labels,
+            &mut self.epsilon,
+            &mut self.step_size,
+        ];
+        let several = self.data.iter_mut().chain(&mut self.states);
+        single.into_iter().chain(several)
     }
 
     /// Keeps only the first slots; the batch shrinks where it can.
@@ -282,32 +266,8 @@ impl Program {
         if matches!(self.batch, Batch::Fixed(_)) || slots >= self.slots || slots == 0 {
             return Ok(());
         }
-        let old = [&self.point, &self.clean, &self.epsilon, &self.step_size]
-            .map(|value| value.as_slice::<f32>().map(<[f32]>::to_vec));
-        let [point, clean, epsilon, step_size] = old;
-        let labels = self.labels.as_slice::<i64>()?.to_vec();
-        let states: Vec<Vec<f32>> = self
-            .states
-            .iter()
-            .map(|state| state.as_slice::<f32>().map(<[f32]>::to_vec))
-            .collect::<Result<_, _>>()?;
-        self.reserve(slots)?;
-        let copy = |target: &mut Value, source: &[f32]| -> Result<(), Error> {
-            let target = target.as_mut_slice::<f32>()?;
-            target.copy_from_slice(&source[..target.len()]);
-            Ok(())
-        };
-        copy(&mut self.point, &point?)?;
-        copy(&mut self.clean, &clean?)?;
-        copy(&mut self.epsilon, &epsilon?)?;
-        copy(&mut self.step_size, &step_size?)?;
-        for (target, source) in self.states.iter_mut().zip(&states) {
-            copy(target, source)?;
-        }
-        self.labels
-            .as_mut_slice::<i64>()?
-            .copy_from_slice(&labels[..slots]);
-        Ok(())
+        self.slots = slots;
+        self.buffers().try_for_each(|buffer| buffer.shrink(slots))
     }
 
     /// Gives a slot new work.
@@ -315,24 +275,21 @@ impl Program {
     /// # Errors
     /// Where the buffers are not in host memory.
     pub fn place(&mut self, slot: usize, start: &Start<'_>) -> Result<(), Error> {
-        let width = self.width();
-        self.labels.as_mut_slice::<i64>()?[slot] = start.label.into();
-        write(&mut self.point, slot, width, start.point)?;
-        write(&mut self.clean, slot, width, start.clean)?;
+        self.point.put(slot, start.point)?;
+        self.clean.put(slot, start.clean)?;
+        if let Some(data) = &mut self.data {
+            data.put(slot, start.data)?;
+        }
+        self.labels.put_integer(slot, start.label.into())?;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the graph computes in single precision"
         )]
-        {
-            self.epsilon.as_mut_slice::<f32>()?[slot] = start.epsilon as f32;
-            self.step_size.as_mut_slice::<f32>()?[slot] = start.step_size as f32;
-        }
-        for ((state, (_, width)), source) in
-            self.states.iter_mut().zip(&self.state).zip(start.state)
-        {
-            write(state, slot, *width, source)?;
-        }
-        Ok(())
+        let (epsilon, step_size) = (start.epsilon as f32, start.step_size as f32);
+        self.epsilon.put(slot, &[epsilon])?;
+        self.step_size.put(slot, &[step_size])?;
+        let mut states = self.states.iter_mut().zip(start.state);
+        states.try_for_each(|(buffer, row)| buffer.put(slot, row))
     }
 
     /// Moves the work of one slot to another.
@@ -340,53 +297,34 @@ impl Program {
     /// # Errors
     /// Where the buffers are not in host memory.
     pub fn relocate(&mut self, from: usize, to: usize) -> Result<(), Error> {
-        let width = self.width();
-        let labels = self.labels.as_mut_slice::<i64>()?;
-        labels[to] = labels[from];
-        for (value, width) in [
-            (&mut self.point, width),
-            (&mut self.clean, width),
-            (&mut self.epsilon, 1),
-            (&mut self.step_size, 1),
-        ] {
-            value
-                .as_mut_slice::<f32>()?
-                .copy_within(from * width..(from + 1) * width, to * width);
-        }
-        for (state, (_, width)) in self.states.iter_mut().zip(&self.state) {
-            state
-                .as_mut_slice::<f32>()?
-                .copy_within(from * width..(from + 1) * width, to * width);
-        }
-        Ok(())
+        self.buffers()
+            .try_for_each(|buffer| buffer.relocate(from, to))
     }
 
-    /// The points that the slots are at, one behind the other.
+    /// The point that a slot is at.
     ///
     /// # Errors
     /// Where the buffers are not in host memory.
-    pub fn points(&self) -> Result<&[f32], Error> {
-        Ok(self.point.as_slice()?)
+    pub fn point(&self, slot: usize) -> Result<Vec<f32>, Error> {
+        self.point.row(slot)
     }
 
-    /// Evaluates every slot's point and computes the next; [`Advance::commit`] makes it the current one.
+    /// Evaluates every slot's point and computes the next; [`Program::advance`] goes there.
     ///
     /// # Errors
     /// Where ONNX Runtime fails.
     pub fn run(&mut self) -> Result<(Observed, Advance), Error> {
-        let state_names: Vec<String> = self
-            .state
-            .iter()
-            .map(|(name, _)| format!("mohs.state.{name}"))
-            .collect();
-        let mut inputs = vec![
-            (self.input.as_str(), &self.point),
-            ("mohs.clean", &self.clean),
-            ("labels", &self.labels),
-            ("mohs.epsilon", &self.epsilon),
-            ("mohs.step_size", &self.step_size),
+        let single = [
+            &self.point,
+            &self.clean,
+            &self.labels,
+            &self.epsilon,
+            &self.step_size,
         ];
-        inputs.extend(state_names.iter().map(String::as_str).zip(&self.states));
+        let buffers = single.into_iter().chain(&self.data).chain(&self.states);
+        let inputs: Vec<(&str, &Value)> = buffers
+            .map(|buffer| (buffer.feed.name.as_str(), &buffer.value))
+            .collect();
         let mut outputs = self.session.run(&inputs)?.into_iter();
         let mut next = || {
             outputs
@@ -398,42 +336,42 @@ impl Program {
             losses: next()?,
             magnitudes: next()?,
         };
-        Ok((
-            observed,
-            Advance {
-                point: next()?,
-                states: outputs.collect(),
-            },
-        ))
+        let point = Buffer {
+            feed: self.point.feed.clone(),
+            value: next()?,
+        };
+        let states = outputs.collect();
+        Ok((observed, Advance { point, states }))
     }
 
     /// Goes on to the next points.
     pub fn advance(&mut self, advance: Advance) {
         self.point = advance.point;
-        self.states = advance.states;
+        for (buffer, value) in self.states.iter_mut().zip(advance.states) {
+            buffer.value = value;
+        }
     }
 }
 
 /// The next points and states.
 #[derive(Debug)]
 pub struct Advance {
-    point: Value,
+    point: Buffer,
     states: Vec<Value>,
 }
 
 impl Advance {
-    /// The next points, one behind the other.
+    /// The point that a slot goes to.
     ///
     /// # Errors
     /// Where the buffers are not in host memory.
-    pub fn points(&self) -> Result<&[f32], Error> {
-        Ok(self.point.as_slice()?)
+    pub fn point(&self, slot: usize) -> Result<Vec<f32>, Error> {
+        self.point.row(slot)
     }
 }
 
-fn write(value: &mut Value, slot: usize, width: usize, source: &[f32]) -> Result<(), Error> {
-    value.as_mut_slice::<f32>()?[slot * width..(slot + 1) * width].copy_from_slice(source);
-    Ok(())
+fn state_input(name: &str) -> String {
+    format!("mohs.state.{name}")
 }
 
 fn attacked(
@@ -479,7 +417,7 @@ fn fuse(
             };
             add_input(
                 &mut graph,
-                &format!("mohs.state.{}", spec.name),
+                &state_input(spec.name),
                 DType::F32,
                 &[batch, extent],
             )

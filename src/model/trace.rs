@@ -6,17 +6,21 @@ use crate::graph::{Dim, Fact, Graph, ValueId};
 use crate::onnx::proto::ValueInfoProto;
 use crate::runtime::{Optimization, SessionOptions, Value};
 use crate::tensor::Tensor;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The batch sizes at which a graph with a dynamic batch is run: two sizes tell which extents follow the batch, and how.
-pub const BATCHES: [usize; 2] = [2, 3];
+pub const BATCHES: [usize; 2] = [1, 2];
 
 /// Known values are kept up to this many elements: shape arithmetic, not data.
 const KNOWN_ELEMENTS: usize = 4096;
 
+/// The values that one run gave, by name.
+pub type Run = HashMap<String, Tensor>;
+
 /// Runs the graph at each batch size and records the fact of every value.
 ///
 /// `feed` gives the values of the inputs at a batch size. With one batch size every extent is fixed.
+/// Returns what each run gave for the graph's outputs.
 /// Values whose extents depend on the data, and values that are no tensors, get no fact.
 ///
 /// # Errors
@@ -26,7 +30,7 @@ pub fn trace(
     feed: &dyn Fn(usize) -> Result<Vec<(String, Value)>, Error>,
     batches: &[usize],
     session: &SessionOptions,
-) -> Result<(), Error> {
+) -> Result<Vec<Run>, Error> {
     let runs = run_all(graph, feed, batches, session)?;
     let on_data = depends_on_data(graph);
     let initializers: Vec<ValueId> = graph.initializers.clone();
@@ -50,7 +54,16 @@ pub fn trace(
         let fact = fact_of(&seen, batches, on_data[id.index()]);
         graph.value_mut(id).fact = fact;
     }
-    Ok(())
+    let outputs: HashSet<&str> = (graph.outputs.iter())
+        .map(|(id, _)| graph.name(*id))
+        .collect();
+    Ok(runs
+        .into_iter()
+        .map(|mut run| {
+            run.retain(|name, _| outputs.contains(name.as_str()));
+            run
+        })
+        .collect())
 }
 
 /// The fact that one value's tensors at the batch sizes show.
@@ -98,7 +111,7 @@ fn run_all(
     feed: &dyn Fn(usize) -> Result<Vec<(String, Value)>, Error>,
     batches: &[usize],
     session: &SessionOptions,
-) -> Result<Vec<HashMap<String, Tensor>>, Error> {
+) -> Result<Vec<Run>, Error> {
     let mut model = graph.to_model();
     if let Some(proto) = &mut model.graph {
         let declared: Vec<String> = proto

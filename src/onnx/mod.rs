@@ -127,6 +127,12 @@ pub fn encode(model: &ModelProto) -> Vec<u8> {
     model.encode_to_vec()
 }
 
+/// A node as bytes, the same for equal nodes: a key that tells nodes apart.
+#[must_use]
+pub fn encode_node(node: &proto::NodeProto) -> Vec<u8> {
+    node.encode_to_vec()
+}
+
 /// The number of bytes that [`encode`] would give.
 #[must_use]
 pub fn encoded_len(model: &ModelProto) -> usize {

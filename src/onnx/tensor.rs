@@ -109,7 +109,7 @@ fn build<T: Element>(shape: &[usize], elements: Option<Vec<T>>) -> Option<Tensor
 
 /// Little-endian elements; `None` where the bytes are no whole number of them.
 fn from_bytes<T: FromBytes>(raw: &[u8]) -> Option<Vec<T>> {
-    (raw.len() % size_of::<T>() == 0).then(|| {
+    raw.len().is_multiple_of(size_of::<T>()).then(|| {
         raw.chunks_exact(size_of::<T>())
             .map(T::from_bytes)
             .collect()

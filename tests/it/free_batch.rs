@@ -296,3 +296,20 @@ fn axes_that_move_the_batch_are_followed() {
         .insert(4, joined("Unsqueeze", &["c1", "front"], &["c"]));
     pinned.list("t3", &[1, 2, 3]).check(true);
 }
+
+/// Positions and samples merged in front of a matrix product, as PyTorch's attention does with the sequence first.
+#[test]
+fn a_batch_that_was_merged_behind_another_axis_is_found() {
+    let nodes = vec![
+        joined("Transpose", &["x"], &["t"]).ints("perm", &[1, 0, 2]),
+        joined("Reshape", &["t", "merge"], &["m"]),
+        joined("Gemm", &["m", "w"], &["g"]),
+        joined("Reshape", &["g", "apart"], &["a"]),
+        joined("Transpose", &["a"], &["y"]).ints("perm", &[1, 0, 2]),
+    ];
+    let pinned = Pinned::new(&[1, 5, 6], nodes)
+        .list("merge", &[5, 6])
+        .list("apart", &[5, 1, 3])
+        .weight("w", &[6, 3]);
+    assert_eq!(pinned.check(true).nodes, ["m", "a"]);
+}

@@ -1,9 +1,22 @@
 //! The integration tests, in one binary.
+#![expect(
+    unreachable_pub,
+    reason = "in one binary nothing is reached from outside"
+)]
+#![allow(
+    clippy::cast_sign_loss,
+    reason = "the numbers are the tests' own, and small"
+)]
 
+mod cli;
 mod free_batch;
 mod gradcheck;
+mod inner_tensor;
+mod layering;
 mod lift;
 mod references;
+mod registry;
+mod sources;
 
 /// Loads ONNX Runtime, once for all tests.
 fn runtime_ready() {

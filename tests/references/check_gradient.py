@@ -5,7 +5,7 @@
     python3 tests/references/check_gradient.py tests/references/lenet-legacy9.onnx lenet.gradient.onnx
     python3 tests/references/check_gradient.py tests/references/lenet-legacy9.onnx lenet.margin.onnx --loss margin
 
-Differences are relative to the largest element of each sample; the exit code is 1 where one exceeds --tolerance.
+Differences are taken sample by sample, relative to its largest element; the exit code is 1 where one exceeds --tolerance.
 
 Made for Python 3.11, onnxruntime 1.31.1, numpy 2.4.6.
 """
@@ -34,10 +34,13 @@ def run(path, x, labels, optimised):
 
 
 def difference(found, expected):
-    """The largest difference of each sample, relative to its largest expected element (absolute where that is 0)."""
+    """The largest difference of each sample, relative to its largest expected element, or to a thousandth of the largest of all where that is more.
+
+    A sample may have no gradient at all, or only what rounding leaves (the ratio loss of three classes where the label ranks last).
+    """
     assert found.shape == expected.shape, f"shape {found.shape} where {expected.shape} is expected"
     size = np.abs(expected).reshape(len(expected), -1).max(1)
-    return np.abs(found - expected).reshape(len(expected), -1).max(1) / np.where(size > 0, size, 1)
+    return np.abs(found - expected).reshape(len(expected), -1).max(1) / np.maximum(size, max(1e-3 * size.max(), 1e-30))
 
 
 def main():

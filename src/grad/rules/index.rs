@@ -14,11 +14,6 @@ pub(super) const RULES: &[Rule] = &[
         let axis = n.axis(n.int("axis").unwrap_or_default(), n.shape().len())?;
         n.only(n.x(0).zeros_like().scatter_add(n.x(1), n.dy(), axis))
     }),
-    // y, i = the k largest (or smallest) entries of x and where they are ⇒ x̄ = ȳ at i, 0 elsewhere.
-    Rule::new("TopK", |n| {
-        let axis = n.axis(n.int("axis").unwrap_or(-1), n.shape().len())?;
-        n.only(n.x(0).zeros_like().scatter_add(n.y(1), n.dy(), axis))
-    }),
     Rule::new("GatherND", gather_nd),
     Rule::new("ScatterElements", scatter_elements),
     Rule::new("ScatterND", scatter_nd),

@@ -77,7 +77,7 @@ fn gemm<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
 }
 
 /// α·A·B of two matrices, each transposed first if its flag says so.
-fn product<'g>(alpha: f32, a: (Expr<'g>, bool), b: (Expr<'g>, bool)) -> Expr<'g> {
+pub(super) fn product<'g>(alpha: f32, a: (Expr<'g>, bool), b: (Expr<'g>, bool)) -> Expr<'g> {
     let extent = |(matrix, flip): (Expr<'g>, bool), axis: usize| {
         matrix.shape()[if flip { 1 - axis } else { axis }]
     };

@@ -11,6 +11,7 @@ mod index;
 mod matmul;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resize;
 mod sample;
@@ -32,6 +33,7 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("matmul", matmul::RULES),
     ("norm", norm::RULES),
     ("pool", pool::RULES),
+    ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
     ("resize", resize::RULES),
     ("sample", sample::RULES),

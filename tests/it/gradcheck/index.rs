@@ -1,7 +1,7 @@
 //! The family `index`: linear in all differentiated operands, so the identity holds at any step, to rounding.
 
 use super::{Case, Input, N, array, assert_close, ints, varied};
-use mohs::tensor::Tensor;
+use mohs::tensor::{DType, Tensor};
 
 /// A linear operator: any step serves, and a large one has no rounding to speak of.
 fn linear(op_type: &'static str, inputs: Vec<Input>) -> Case {
@@ -230,4 +230,22 @@ fn top_k_gives_a_tie_to_the_entry_it_chose() {
     let case = linear("TopK", vec![tied, ints(&[1])]).outputs(2);
     let found = case.gradients(&[array(&[1, 1], &[3.0])], 1);
     assert_close(&found.cotangents[0], &[0.0, 3.0, 0.0], 0.0);
+}
+
+#[test]
+fn half_precision_adds_up_in_single_precision() {
+    for (op_type, indices) in [
+        ("Gather", both(&[4], &[1, 1, 0, 1])),
+        ("GatherND", both(&[4, 1], &[1, 1, 0, 1])),
+    ] {
+        for indices in indices {
+            let case = Case {
+                dtype: DType::F16,
+                ..linear(op_type, vec![varied(&[2]), indices])
+            };
+            // 2048 + 1 is no half-precision number, and 2048 + 1 + 1 is.
+            let found = case.gradients(&[array(&[4], &[2048.0, 1.0, 5.0, 1.0])], 1);
+            assert_close(&found.cotangents[0], &[5.0, 2050.0], 0.0);
+        }
+    }
 }

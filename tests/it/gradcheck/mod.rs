@@ -14,6 +14,7 @@ mod index;
 mod matmul;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resize;
 mod sample;
@@ -89,6 +90,8 @@ pub struct Case {
     pub attributes: Vec<AttributeProto>,
     /// The number of results.
     pub outputs: usize,
+    /// The positions of results that the node does not hand out.
+    pub left_out: Vec<usize>,
     pub step: f64,
     pub tolerance: f64,
     pub seed: u64,
@@ -96,8 +99,6 @@ pub struct Case {
 
 /// What one evaluation of the rule gives.
 pub struct Gradients {
-    /// The results of the operator.
-    pub outputs: Vec<Tensor>,
     /// The cotangent of each differentiated operand, in order; zeros where it has none.
     pub cotangents: Vec<ArrayD<f64>>,
 }
@@ -113,6 +114,7 @@ impl Case {
             inputs,
             attributes: Vec::new(),
             outputs: 1,
+            left_out: Vec::new(),
             step: 1e-5,
             tolerance: 1e-6,
             seed: 0,
@@ -167,6 +169,11 @@ impl Case {
         Case { seed, ..self }
     }
 
+    /// The positions of the results that the node hands out.
+    fn results(&self) -> impl Iterator<Item = usize> {
+        (0..self.outputs).filter(|position| !self.left_out.contains(position))
+    }
+
     fn is_batched(&self) -> bool {
         self.inputs
             .iter()
@@ -212,10 +219,14 @@ impl Case {
             names.push(name);
         }
         let outputs: Vec<String> = (0..self.outputs)
-            .map(|position| format!("y{position}"))
+            .map(|position| match self.left_out.contains(&position) {
+                true => String::new(),
+                false => format!("y{position}"),
+            })
             .collect();
         graph.output = outputs
             .iter()
+            .filter(|name| !name.is_empty())
             .map(|name| ValueInfoProto {
                 name: Some(name.clone()),
                 ..Default::default()
@@ -304,8 +315,9 @@ impl Case {
                 .collect())
         };
         trace(&mut graph, &feed, batches, &options).unwrap();
-        let outputs: Vec<ValueId> = (0..self.outputs)
-            .map(|position| graph.find(&format!("y{position}")).unwrap())
+        let outputs: Vec<(usize, ValueId)> = self
+            .results()
+            .map(|position| (position, graph.find(&format!("y{position}")).unwrap()))
             .collect();
         let wrt: Vec<ValueId> = self
             .differentiated()
@@ -313,8 +325,8 @@ impl Case {
             .map(|name| graph.find(name).unwrap())
             .collect();
         let mut seeds = Vec::new();
-        for (position, output) in outputs.iter().enumerate() {
-            let fact = graph.fact(*output).cloned().expect("results have facts");
+        for (position, output) in outputs {
+            let fact = graph.fact(output).cloned().expect("results have facts");
             if !fact.dtype.is_float() {
                 continue;
             }
@@ -327,7 +339,7 @@ impl Case {
                 .collect();
             graph.inputs.push((id, info(&name, fact.dtype, &shape)));
             graph.value_mut(id).fact = Some(Fact::new(fact.dtype, fact.shape));
-            seeds.push((*output, id));
+            seeds.push((output, id));
         }
         let builder = Builder::new(graph);
         let seeds: Vec<_> = seeds
@@ -362,7 +374,7 @@ impl Case {
             .gradient_graph()
             .unwrap_or_else(|error| panic!("{self:?}: {error}"));
         let mut feeds = self.feeds(batch);
-        for (position, cotangent) in cotangents.iter().enumerate() {
+        for (position, cotangent) in self.results().zip(cotangents) {
             let name = format!("u{position}");
             if graph.inputs.iter().any(|(id, _)| graph.name(*id) == name) {
                 feeds.push((name, self.typed(cotangent)));
@@ -397,11 +409,7 @@ impl Case {
                 None => ArrayD::zeros(IxDyn(&shape)),
             }
         });
-        let outputs = (0..self.outputs)
-            .map(|position| find(&format!("y{position}")).unwrap())
-            .collect();
         Gradients {
-            outputs,
             cotangents: cotangents.collect(),
         }
     }

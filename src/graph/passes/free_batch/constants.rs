@@ -1,6 +1,6 @@
 //! Replaces constants that hold the pinned batch size.
 
-use super::places::{Constants, extents, place_of};
+use super::places::{Constants, Place, View, extents};
 use crate::graph::{Attribute, Attributes, Graph, Node, ValueId};
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::tensor::Tensor;
@@ -15,32 +15,34 @@ pub(super) fn free(
     let constants = Constants::of(graph);
     let mut places = vec![None; graph.value_count()];
     for input in inputs {
-        places[input.index()] = Some(0);
+        places[input.index()] = Some(Place::on(0));
     }
     let mut freed = Vec::new();
     for mut node in std::mem::take(&mut graph.nodes) {
-        let on_the_way = node
-            .inputs
-            .iter()
-            .flatten()
-            .any(|id| follows.get(id.index()) == Some(&true));
-        if !on_the_way {
-            graph.nodes.push(node);
-            continue;
-        }
-        for (position, output) in node.outputs.iter().enumerate() {
-            if let Some(output) = output {
-                places[output.index()] = place_of(graph, &constants, &node, &places, position);
+        let mut operands = node.inputs.iter().flatten();
+        if operands.any(|id| follows.get(id.index()) == Some(&true)) {
+            for (position, output) in node.outputs.iter().enumerate() {
+                let view = View {
+                    graph,
+                    constants: &constants,
+                    places: &places,
+                    pinned,
+                };
+                let place = view.place_of(&node, position);
+                if let Some(output) = output {
+                    places[output.index()] = place;
+                }
             }
-        }
-        let mut place = Place {
-            graph,
-            constants: &constants,
-            places: &places,
-            pinned,
-        };
-        if place.free(&mut node).is_some() {
-            freed.push(label(graph, &node));
+            let mut site = Site {
+                graph,
+                constants: &constants,
+                places: &places,
+                sample: inputs.first().copied(),
+                pinned,
+            };
+            if site.free(&mut node).is_some() {
+                freed.push(label(graph, &node));
+            }
         }
         graph.nodes.push(node);
     }
@@ -55,16 +57,18 @@ fn label(graph: &Graph, node: &Node) -> String {
 }
 
 /// A node on the way of the batch, and what is known around it.
-struct Place<'a> {
+struct Site<'a> {
     graph: &'a mut Graph,
     constants: &'a Constants,
-    places: &'a [Option<usize>],
+    places: &'a [Option<Place>],
+    /// An input whose first axis is the batch.
+    sample: Option<ValueId>,
     pinned: i64,
 }
 
-impl Place<'_> {
-    /// The axis on which a value has the batch.
-    fn of(&self, id: Option<ValueId>) -> Option<usize> {
+impl Site<'_> {
+    /// Where a value has the batch.
+    fn of(&self, id: Option<ValueId>) -> Option<Place> {
         self.places.get(id?.index()).copied().flatten()
     }
 
@@ -103,7 +107,8 @@ impl Place<'_> {
 
     /// Puts −1 where the target has the batch, and numbers where it had −1 before.
     fn reshape(&mut self, node: &mut Node) -> Option<()> {
-        let (from, to) = (self.of(node.input(0)), self.of(node.output(0))?);
+        let from = self.of(node.input(0)).map(|place| place.axis);
+        let to = self.of(node.output(0))?.axis;
         let mut wanted = self.integers(node, 1)?;
         let given = *wanted.get(to)?;
         let copies = node.int("allowzero") != Some(1);
@@ -134,21 +139,20 @@ impl Place<'_> {
 
     /// Sizes for all axes get that of the batch from the operand.
     fn resize(&mut self, node: &mut Node) -> Option<()> {
-        let place = self.of(node.output(0))?;
+        let place = self.of(node.output(0))?.axis;
         let sizes = self.integers(node, 3)?;
         if node.ints("axes").is_some() || sizes.get(place) != Some(&self.pinned) {
             return None;
         }
-        let sample = (node.input(0)?, self.of(node.input(0))?);
         let base = self.graph.name(node.input(3)?).to_owned();
-        let sizes = self.with_batch(&base, &sizes[..place], sample, &sizes[place + 1..])?;
+        let sizes = self.with_batch(&base, &sizes[..place], &sizes[place + 1..])?;
         node.inputs[3] = Some(sizes);
         Some(())
     }
 
     /// 1 stretches nothing: the operand has the batch already.
     fn expand(&mut self, node: &mut Node) -> Option<()> {
-        let place = self.of(node.output(0))?;
+        let place = self.of(node.output(0))?.axis;
         self.of(node.input(0))?;
         let mut target = self.integers(node, 1)?;
         let length = target.len();
@@ -165,16 +169,16 @@ impl Place<'_> {
     /// An operand that is the same for every sample (a class token) is repeated for each.
     fn concat(&mut self, node: &mut Node) -> Option<()> {
         let mut operands = node.inputs.iter().copied();
-        let (sample, place) = operands.find_map(|id| Some((id?, self.of(id)?)))?;
+        let place = operands
+            .find_map(|id| self.of(id))
+            .filter(|place| place.outer == 1)?;
         let joined = node.int("axis")?;
         let mut changed = None;
         for position in 0..node.inputs.len() {
             let operand = node
                 .input(position)
                 .filter(|id| self.of(Some(*id)).is_none());
-            if let Some(repeated) =
-                operand.and_then(|id| self.repeat(id, place, (sample, place), joined))
-            {
+            if let Some(repeated) = operand.and_then(|id| self.repeat(id, place.axis, joined)) {
                 node.inputs[position] = Some(repeated);
                 changed = Some(());
             }
@@ -184,11 +188,11 @@ impl Place<'_> {
 
     /// The initial states, [directions, n, hidden], are repeated for each sample.
     fn initial_states(&mut self, node: &mut Node) -> Option<()> {
-        let (sample, place) = (node.input(0)?, self.of(node.input(0))?);
+        self.of(node.input(0))?;
         let mut changed = None;
         for position in [5, 6] {
             let state = node.input(position);
-            if let Some(repeated) = state.and_then(|id| self.repeat(id, 1, (sample, place), 0)) {
+            if let Some(repeated) = state.and_then(|id| self.repeat(id, 1, 0)) {
                 node.inputs[position] = Some(repeated);
                 changed = Some(());
             }
@@ -196,14 +200,8 @@ impl Place<'_> {
         changed
     }
 
-    /// Adds nodes that repeat a constant with extent 1 on `axis` as often as `sample` has entries on its axis; not along the axis `joined`.
-    fn repeat(
-        &mut self,
-        constant: ValueId,
-        axis: usize,
-        sample: (ValueId, usize),
-        joined: i64,
-    ) -> Option<ValueId> {
+    /// Adds nodes that repeat a constant with extent 1 on `axis` for each sample; not along the axis `joined`.
+    fn repeat(&mut self, constant: ValueId, axis: usize, joined: i64) -> Option<ValueId> {
         let tensor = self.constants.tensor(self.graph, constant)?;
         let rank = tensor.shape().len();
         let front = i64::try_from(axis).ok()?;
@@ -213,20 +211,14 @@ impl Place<'_> {
         }
         // Extents of 1 stretch nothing: only the axis of the batch matters.
         let base = self.graph.name(constant).to_owned();
-        let target = self.with_batch(&base, &vec![1; axis], sample, &vec![1; rank - axis - 1])?;
+        let target = self.with_batch(&base, &vec![1; axis], &vec![1; rank - axis - 1])?;
         Some(self.add(&base, "Expand", vec![constant, target], Vec::new()))
     }
 
-    /// A list of extents with that of the batch in between, taken from a value when the model runs.
-    fn with_batch(
-        &mut self,
-        base: &str,
-        front: &[i64],
-        (sample, axis): (ValueId, usize),
-        back: &[i64],
-    ) -> Option<ValueId> {
-        let shape = self.add(base, "Shape", vec![sample], Vec::new());
-        let axis = self.ints(&format!("{base}/axis"), vec![i64::try_from(axis).ok()?]);
+    /// A list of extents with the batch size in between, which is taken from an input when the model runs.
+    fn with_batch(&mut self, base: &str, front: &[i64], back: &[i64]) -> Option<ValueId> {
+        let shape = self.add(base, "Shape", vec![self.sample?], Vec::new());
+        let axis = self.ints(&format!("{base}/axis"), vec![0]);
         let zero = || vec![Attribute::Int(0).to_proto("axis")];
         let batch = self.add(base, "Gather", vec![shape, axis], zero());
         let mut parts = vec![batch];

@@ -81,156 +81,193 @@ fn rank(graph: &Graph, id: ValueId) -> Option<usize> {
     graph.fact(id).map(|fact| fact.shape.len())
 }
 
-/// The axis on which a result has the batch, if it has it; `places` are those of the operands.
-///
-/// `output` is the position among the results.
-pub(super) fn place_of(
-    graph: &Graph,
-    constants: &Constants,
-    node: &Node,
-    places: &[Option<usize>],
-    output: usize,
-) -> Option<usize> {
-    let of = |position: usize| {
-        node.input(position)
-            .and_then(|id| places.get(id.index()).copied().flatten())
-    };
-    if !node.domain().is_empty() {
-        return same_axis(graph, node, places, output);
+/// Where a value has the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The axis.
+    pub(super) axis: usize,
+    /// How many entries of that axis are in front of each sample's: more than 1 where another axis was merged into it from the left.
+    pub(super) outer: i64,
+}
+
+impl Place {
+    /// An axis that begins with the batch.
+    pub(super) fn on(axis: usize) -> Self {
+        Place { axis, outer: 1 }
     }
-    let axes = || constants.integers(graph, node, 1, "axes");
-    match node.op_type() {
-        "Shape" | "Size" | "NonZero" | "ConstantOfShape" | "Range" => None,
-        "Transpose" => {
-            let place = of(0)?;
-            match node.ints("perm") {
-                Some(order) => order
+
+    /// The same on another axis.
+    fn at(self, axis: usize) -> Self {
+        Place { axis, ..self }
+    }
+
+    /// The same when some axes are gone.
+    fn without(self, axes: &[usize]) -> Option<Self> {
+        let removed = axes.iter().filter(|&&axis| axis < self.axis).count();
+        (!axes.contains(&self.axis)).then(|| self.at(self.axis - removed))
+    }
+}
+
+/// What is known when a node is reached.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) constants: &'a Constants,
+    /// The place of the batch in each value, by [`ValueId::index`].
+    pub(super) places: &'a [Option<Place>],
+    pub(super) pinned: i64,
+}
+
+impl View<'_> {
+    /// Where a value has the batch.
+    fn of(&self, id: Option<ValueId>) -> Option<Place> {
+        self.places.get(id?.index()).copied().flatten()
+    }
+
+    /// Where the result of a node at a position has the batch, if it has it.
+    pub(super) fn place_of(&self, node: &Node, output: usize) -> Option<Place> {
+        let first = || self.of(node.input(0));
+        if !node.domain().is_empty() {
+            return self.same_axis(node, output);
+        }
+        match node.op_type() {
+            "Shape" | "Size" | "NonZero" | "ConstantOfShape" | "Range" => None,
+            "Transpose" => self.transposed(node, first()?),
+            "Reshape" | "Flatten" => self.reshaped(node, first()?),
+            "Squeeze" => first()?.without(&self.axes(node, 0)?),
+            "Unsqueeze" => {
+                let place = first()?;
+                let mut axes = self.axes(node, self.list(node)?.len())?;
+                axes.sort_unstable();
+                let moved = axes
                     .iter()
-                    .position(|&from| usize::try_from(from) == Ok(place)),
-                None => rank(graph, node.input(0)?)?.checked_sub(place + 1),
+                    .fold(place.axis, |at, &axis| at + usize::from(axis <= at));
+                Some(place.at(moved))
+            }
+            "Gather" => self.gathered(node),
+            operator if operator.starts_with("Reduce") || operator.starts_with("Arg") => {
+                let place = first()?;
+                let axes = self.axes(node, 0)?;
+                if node.int("keepdims") == Some(0) {
+                    place.without(&axes)
+                } else {
+                    (!axes.contains(&place.axis)).then_some(place)
+                }
+            }
+            // [length, n, …] → [length, directions, n, …], and [directions, n, …].
+            "RNN" | "GRU" | "LSTM" => Some(first()?.at(if output == 0 { 2 } else { 1 })),
+            "Einsum" => self.einsum(node),
+            _ => self.same_axis(node, output),
+        }
+    }
+
+    /// The axes that a node names, as a list or a single one.
+    fn list(&self, node: &Node) -> Option<Vec<i64>> {
+        match node.int("axis") {
+            Some(axis) => Some(vec![axis]),
+            None if node.op_type().starts_with("Arg") => Some(vec![0]),
+            None => self.constants.integers(self.graph, node, 1, "axes"),
+        }
+    }
+
+    /// These axes, counted from the front of an operand that is given `more` axes.
+    fn axes(&self, node: &Node, more: usize) -> Option<Vec<usize>> {
+        let rank = rank(self.graph, node.input(0)?).map(|rank| rank + more);
+        self.list(node)?
+            .into_iter()
+            .map(|axis| from_front(axis, rank))
+            .collect()
+    }
+
+    fn transposed(&self, node: &Node, place: Place) -> Option<Place> {
+        let axis = match node.ints("perm") {
+            Some(order) => order
+                .iter()
+                .position(|&from| usize::try_from(from) == Ok(place.axis)),
+            None => rank(self.graph, node.input(0)?)?.checked_sub(place.axis + 1),
+        };
+        axis.map(|axis| place.at(axis))
+    }
+
+    /// The axis of the operand that has the batch, counted from the last one, as broadcasting does.
+    fn same_axis(&self, node: &Node, output: usize) -> Option<Place> {
+        let mut operands = node.inputs.iter().copied();
+        let (operand, place) = operands.find_map(|id| Some((id?, self.of(id)?)))?;
+        let result = node.output(output);
+        let ranks = rank(self.graph, operand).zip(result.and_then(|id| rank(self.graph, id)));
+        let Some((before, after)) = ranks else {
+            return Some(place);
+        };
+        let axis = (place.axis + after).checked_sub(before)?;
+        (axis < after).then(|| place.at(axis))
+    }
+
+    /// The place after the elements were laid out anew: behind as many elements as before.
+    fn reshaped(&self, node: &Node, place: Place) -> Option<Place> {
+        let before = extents(self.graph, node.input(0)?);
+        let after = extents(self.graph, node.output(0)?);
+        let (Some(before), Some(after)) = (before, after) else {
+            return (place == Place::on(0)).then_some(place);
+        };
+        let outer = before.get(..place.axis)?.iter().product::<i64>() * place.outer;
+        let in_front = |axis: usize| after[..axis].iter().product::<i64>();
+        let begins = (0..after.len()).find(|&axis| in_front(axis) == outer);
+        match begins {
+            // Between two axes that were both there before, the batch may belong to either. The last one holds the features, whose number is
+            // that of some weights, so there it belongs to the other.
+            Some(axis) if axis > 0 && axis + 1 == after.len() && after[axis] != self.pinned => {
+                Some(Place {
+                    axis: axis - 1,
+                    outer: after[axis - 1],
+                })
+            }
+            Some(axis) => Some(Place::on(axis)),
+            None => {
+                let axis = (0..after.len()).rfind(|&axis| in_front(axis) < outer)?;
+                let outer = outer.checked_div(in_front(axis))?;
+                Some(Place { axis, outer })
             }
         }
-        "Reshape" | "Flatten" => reshaped(graph, node, of(0)?),
-        "Squeeze" => {
-            let place = of(0)?;
-            let axes = wrapped(axes()?, rank(graph, node.input(0)?))?;
-            let removed = axes.iter().filter(|&&axis| axis < place).count();
-            (!axes.contains(&place)).then(|| place - removed)
-        }
-        "Unsqueeze" => {
-            let mut place = of(0)?;
-            let axes = axes()?;
-            let rank = rank(graph, node.input(0)?).map(|rank| rank + axes.len());
-            let mut axes = wrapped(axes, rank)?;
-            axes.sort_unstable();
-            for axis in axes {
-                place += usize::from(axis <= place);
+    }
+
+    fn gathered(&self, node: &Node) -> Option<Place> {
+        let axis = node.int("axis").unwrap_or_default();
+        let axis = from_front(axis, rank(self.graph, node.input(0)?))?;
+        match (self.of(node.input(0)), self.of(node.input(1))) {
+            (Some(place), _) if place.axis == axis => None,
+            (Some(place), _) if place.axis < axis => Some(place),
+            (Some(place), _) => {
+                let rank = rank(self.graph, node.input(1)?)?;
+                Some(place.at((place.axis + rank).checked_sub(1)?))
             }
-            Some(place)
+            (None, Some(place)) => Some(place.at(place.axis.checked_add(axis)?)),
+            (None, None) => None,
         }
-        "Gather" => gathered(graph, node, of(0), of(1)),
-        operator if operator.starts_with("Reduce") || operator.starts_with("Arg") => {
-            reduced(graph, node, of(0)?, axes())
-        }
-        // [length, n, …] → [length, directions, n, …], and [directions, n, …].
-        "RNN" | "GRU" | "LSTM" => of(0).map(|_| if output == 0 { 2 } else { 1 }),
-        "Einsum" => einsum(node, places),
-        _ => same_axis(graph, node, places, output),
+    }
+
+    /// Where the letter of the batch stands behind the arrow.
+    fn einsum(&self, node: &Node) -> Option<Place> {
+        let letters = node
+            .string("equation")?
+            .chars()
+            .filter(|letter| !letter.is_whitespace());
+        let equation: String = letters.collect();
+        let (terms, result) = equation.split_once("->")?;
+        let mut operands = terms.split(',').zip(node.inputs.iter().copied());
+        let (letter, place) = operands.find_map(|(term, id)| {
+            let place = self.of(id)?;
+            Some((term.chars().nth(place.axis)?, place))
+        })?;
+        let axis = result.chars().position(|other| other == letter)?;
+        Some(place.at(axis))
     }
 }
 
-/// Axes counted from the front.
-fn wrapped(axes: Vec<i64>, rank: Option<usize>) -> Option<Vec<usize>> {
-    let wrap = |axis: i64| {
-        if axis < 0 {
-            rank?.checked_sub(usize::try_from(axis.unsigned_abs()).ok()?)
-        } else {
-            usize::try_from(axis).ok()
-        }
-    };
-    axes.into_iter().map(wrap).collect()
-}
-
-/// The axis of the operands that have the batch, counted from the last one, as broadcasting does.
-fn same_axis(graph: &Graph, node: &Node, places: &[Option<usize>], output: usize) -> Option<usize> {
-    let mut followed = node
-        .inputs
-        .iter()
-        .flatten()
-        .filter_map(|id| Some((*id, places.get(id.index()).copied().flatten()?)));
-    let (operand, place) = followed.next()?;
-    let ranks = rank(graph, operand).zip(node.output(output).and_then(|id| rank(graph, id)));
-    match ranks {
-        Some((before, after)) => (place + after)
-            .checked_sub(before)
-            .filter(|&place| place < after),
-        None => Some(place),
+/// An axis counted from the front; one counted from the back of an unknown rank is taken to be behind all others.
+fn from_front(axis: i64, rank: Option<usize>) -> Option<usize> {
+    match (usize::try_from(axis), rank) {
+        (Ok(axis), _) => Some(axis),
+        (Err(_), Some(rank)) => rank.checked_sub(usize::try_from(axis.unsigned_abs()).ok()?),
+        (Err(_), None) => Some(usize::MAX),
     }
-}
-
-/// The place of the batch after the elements were laid out anew: behind as many elements as before.
-fn reshaped(graph: &Graph, node: &Node, place: usize) -> Option<usize> {
-    let before = extents(graph, node.input(0)?);
-    let after = extents(graph, node.output(0)?);
-    match (before, after) {
-        (Some(before), Some(after)) => {
-            let outer: i64 = before.get(..place)?.iter().product();
-            (0..after.len()).find(|&axis| after[..axis].iter().product::<i64>() == outer)
-        }
-        _ => (place == 0).then_some(0),
-    }
-}
-
-fn gathered(
-    graph: &Graph,
-    node: &Node,
-    data: Option<usize>,
-    indices: Option<usize>,
-) -> Option<usize> {
-    let axis = wrapped(
-        vec![node.int("axis").unwrap_or_default()],
-        rank(graph, node.input(0)?),
-    )?[0];
-    match (data, indices) {
-        (Some(place), _) if place == axis => None,
-        (Some(place), _) if place < axis => Some(place),
-        (Some(place), _) => (place + rank(graph, node.input(1)?)?).checked_sub(1),
-        (None, Some(place)) => Some(axis + place),
-        (None, None) => None,
-    }
-}
-
-fn reduced(graph: &Graph, node: &Node, place: usize, axes: Option<Vec<i64>>) -> Option<usize> {
-    let rank = rank(graph, node.input(0)?);
-    let axes = match node.int("axis") {
-        Some(axis) => vec![axis],
-        None if node.op_type().starts_with("Arg") => vec![0],
-        None => axes?,
-    };
-    let axes = wrapped(axes, rank)?;
-    if axes.contains(&place) {
-        return None;
-    }
-    let removed = axes.iter().filter(|&&axis| axis < place).count();
-    Some(if node.int("keepdims") == Some(0) {
-        place - removed
-    } else {
-        place
-    })
-}
-
-/// Where the letter of the batch stands behind the arrow.
-fn einsum(node: &Node, places: &[Option<usize>]) -> Option<usize> {
-    let equation: String = node
-        .string("equation")?
-        .chars()
-        .filter(|letter| !letter.is_whitespace())
-        .collect();
-    let (terms, result) = equation.split_once("->")?;
-    let mut followed = terms.split(',').zip(&node.inputs).filter_map(|(term, id)| {
-        let place = places.get((*id)?.index()).copied().flatten()?;
-        term.chars().nth(place)
-    });
-    let letter = followed.next()?;
-    result.chars().position(|other| other == letter)
 }

@@ -1,0 +1,297 @@
+//! Models that cannot be used.
+
+use super::fixtures::{N, Tiny, constant, evaluate, named, npz, ready, samples};
+use super::{Sandbox, shipped};
+use crate::gradcheck::info;
+use crate::lift::joined;
+use mohs::onnx::encode;
+use mohs::onnx::proto::NodeProto;
+use mohs::tensor::DType;
+
+/// Evaluates `bad.onnx` of a sandbox that has data.
+fn refused(sandbox: &Sandbox, more: &[&str], words: &[&str]) -> String {
+    sandbox.refused(&evaluate("bad.onnx", "data.npz", more), words)
+}
+
+#[test]
+fn a_file_that_is_no_model_is_refused() {
+    let sandbox = ready();
+    std::fs::write(sandbox.path("bad.onnx"), "<html>404 not found</html>").unwrap();
+    refused(&sandbox, &[], &["bad.onnx", "no ONNX model"]);
+    for command in [
+        &["inspect", "bad.onnx"][..],
+        &["gradient", "bad.onnx", "-o", "gradient.onnx"],
+    ] {
+        sandbox.refused(command, &["bad.onnx", "no ONNX model"]);
+    }
+}
+
+#[test]
+fn an_empty_file_is_refused() {
+    let sandbox = ready();
+    std::fs::write(sandbox.path("bad.onnx"), "").unwrap();
+    refused(&sandbox, &[], &["bad.onnx", "empty"]);
+}
+
+#[test]
+fn a_truncated_file_is_refused_wherever_it_ends() {
+    let sandbox = ready();
+    let whole = std::fs::read(shipped("digits-standard.onnx")).unwrap();
+    for part in [2, 3, 50] {
+        std::fs::write(sandbox.path("bad.onnx"), &whole[..whole.len() / part]).unwrap();
+        refused(&sandbox, &[], &["bad.onnx", "truncated"]);
+    }
+}
+
+#[test]
+fn a_missing_file_and_a_folder_are_refused() {
+    let sandbox = ready();
+    std::fs::create_dir(sandbox.path("bad.onnx")).unwrap();
+    refused(&sandbox, &[], &["bad.onnx", "folder"]);
+    let message = sandbox.refused(
+        &evaluate("modle.onnx", "data.npz", &[]),
+        &["modle.onnx", "no such file"],
+    );
+    assert!(message.contains("model.onnx"), "no suggestion in {message}");
+}
+
+#[test]
+fn operators_that_have_no_rule_are_all_listed_and_nothing_is_written() {
+    let sandbox = ready();
+    // Operators of ONNX Runtime's own, which it runs and mohs does not differentiate.
+    let mut tiny = Tiny::behind(vec![
+        named("first/gelu", own("QuickGelu", "x", "a")),
+        named("second/gelu", own("QuickGelu", "a", "b")),
+        named("third/bias", own("FastGelu", "b", "inner")),
+        // Not on the way from the input to the scores.
+        named("aside", own("QuickGelu", "weights", "unused")),
+    ]);
+    tiny.domains.push("com.microsoft");
+    tiny.write(&sandbox, "bad.onnx");
+    let words = [
+        "QuickGelu",
+        "first/gelu",
+        "second/gelu",
+        "FastGelu",
+        "third/bias",
+    ];
+    let message = refused(&sandbox, &[], &words);
+    assert!(!message.contains("aside"), "{message}");
+    sandbox.refused(&["gradient", "bad.onnx", "-o", "gradient.onnx"], &words);
+    let (text, _) = sandbox.run(&["inspect", "bad.onnx"]);
+    assert!(text.contains("no rule for"), "{text}");
+}
+
+/// A node of an operator that only ONNX Runtime has.
+fn own(op_type: &str, input: &str, output: &str) -> NodeProto {
+    NodeProto {
+        domain: Some("com.microsoft".into()),
+        ..joined(op_type, &[input], &[output])
+    }
+}
+
+#[test]
+fn an_operator_that_nobody_knows_is_refused_by_its_name() {
+    let sandbox = ready();
+    let mut tiny = Tiny::behind(vec![NodeProto {
+        domain: Some("acme".into()),
+        ..named("secret/node", joined("Sauce", &["x"], &["inner"]))
+    }]);
+    tiny.domains.push("acme");
+    tiny.write(&sandbox, "bad.onnx");
+    refused(&sandbox, &[], &["bad.onnx", "cannot load", "Sauce"]);
+    let (text, _) = sandbox.run(&["inspect", "bad.onnx"]);
+    assert!(text.contains("Sauce"), "{text}");
+}
+
+#[test]
+fn a_model_without_a_float_input_is_refused() {
+    let sandbox = ready();
+    let mut tiny = Tiny::behind(vec![joined("Gather", &["table", "x"], &["inner"])]);
+    tiny.inputs = vec![info("x", DType::I64, &[N])];
+    tiny.initializers
+        .push(constant("table", &[2, 4], &[0.5; 8]));
+    tiny.write(&sandbox, "bad.onnx");
+    refused(&sandbox, &[], &["no float input", "x: int64", "--wrt"]);
+}
+
+#[test]
+fn a_dynamic_axis_beyond_the_batch_needs_a_shape_and_works_with_it() {
+    let sandbox = ready();
+    let mut tiny = Tiny::linear();
+    tiny.inputs = vec![info("x", DType::F32, &[N, None])];
+    tiny.write(&sandbox, "bad.onnx");
+    refused(&sandbox, &[], &["dynamic axis", "`x: ", "--input-shape"]);
+    refused(
+        &sandbox,
+        &["--input-shape", "2,2"],
+        &["--input-shape", "x: "],
+    );
+    sandbox.run(&evaluate("bad.onnx", "data.npz", &["--input-shape", "4"]));
+}
+
+#[test]
+fn several_inputs_need_a_choice() {
+    let sandbox = ready();
+    let mut tiny = Tiny::behind(vec![joined("Add", &["x", "offset"], &["inner"])]);
+    tiny.inputs.push(info("offset", DType::F32, &[N, Some(4)]));
+    tiny.write(&sandbox, "bad.onnx");
+    refused(
+        &sandbox,
+        &[],
+        &["several float inputs", "--input", "x: ", "offset: "],
+    );
+    refused(&sandbox, &["--input", "y"], &["no input `y`", "offset: "]);
+    // Chosen, the other one is still there, and the data set has nothing for it.
+    refused(
+        &sandbox,
+        &["--input", "x"],
+        &["further inputs (offset)", "nothing for them"],
+    );
+    let arguments = ["gradient", "bad.onnx", "-o", "g.onnx", "--input", "offset"];
+    sandbox.run(&arguments);
+    assert!(sandbox.path("g.onnx").exists());
+}
+
+#[test]
+fn several_outputs_need_a_choice_and_work_with_it() {
+    let sandbox = ready();
+    let mut tiny = Tiny::linear();
+    tiny.nodes.push(joined("Relu", &["logits"], &["positive"]));
+    tiny.outputs
+        .push(info("positive", DType::F32, &[N, Some(3)]));
+    tiny.write(&sandbox, "bad.onnx");
+    refused(
+        &sandbox,
+        &[],
+        &["several outputs", "--output", "logits: ", "positive: "],
+    );
+    refused(
+        &sandbox,
+        &["--output", "scores"],
+        &["no output `scores`", "positive: "],
+    );
+    sandbox.run(&evaluate("bad.onnx", "data.npz", &["--output", "logits"]));
+}
+
+#[test]
+fn a_model_without_class_scores_is_refused() {
+    let sandbox = ready();
+    let mut tiny = Tiny::before(vec![joined("ReduceSum", &["scores"], &["logits"])]);
+    tiny.outputs = vec![info("logits", DType::F32, &[])];
+    tiny.write(&sandbox, "bad.onnx");
+    refused(&sandbox, &[], &["class scores", "logits: "]);
+}
+
+#[test]
+fn a_model_that_gives_nan_is_refused() {
+    let sandbox = ready();
+    // The logarithm of what is negative for every sample.
+    let nan = Tiny::before(vec![
+        joined("Abs", &["scores"], &["size"]),
+        joined("Neg", &["size"], &["negative"]),
+        joined("Log", &["negative"], &["logits"]),
+    ]);
+    nan.write(&sandbox, "bad.onnx");
+    refused(&sandbox, &[], &["NaN", "class 0"]);
+    // Finite scores with a gradient that is not: a root at 0.
+    let mut root = Tiny::behind(vec![
+        joined("Sub", &["x", "x0"], &["difference"]),
+        joined("Abs", &["difference"], &["distance"]),
+        joined("Pow", &["distance", "half"], &["inner"]),
+    ]);
+    root.initializers.push(constant("half", &[], &[-0.5]));
+    root.initializers
+        .push(constant("x0", &[4], &[0.9, 0.2, 0.1, 0.5]));
+    root.write(&sandbox, "bad.onnx");
+    refused(&sandbox, &["--limit", "1"], &["NaN"]);
+}
+
+#[test]
+fn a_loss_that_needs_more_classes_is_refused() {
+    let sandbox = ready();
+    let mut tiny = Tiny::linear();
+    tiny.initializers = vec![
+        constant(
+            "weights",
+            &[4, 2],
+            &[1.0, -1.0, -1.0, 1.0, 0.5, 0.5, 0.0, 1.0],
+        ),
+        constant("bias", &[2], &[0.0, 0.1]),
+    ];
+    tiny.outputs = vec![info("logits", DType::F32, &[N, Some(2)])];
+    tiny.write(&sandbox, "bad.onnx");
+    let (x, _) = samples();
+    npz(
+        &sandbox,
+        "data.npz",
+        &x.into_dyn(),
+        &ndarray::array![0, 0, 1, 1, 1, 0],
+    );
+    refused(
+        &sandbox,
+        &["--attack", "pgd:loss=dlr"],
+        &["2 classes", "dlr", "3"],
+    );
+    sandbox.refused(
+        &["gradient", "bad.onnx", "-o", "g.onnx", "--loss", "dlr"],
+        &["2 classes", "dlr"],
+    );
+}
+
+#[test]
+fn weights_outside_the_folder_of_the_model_are_refused() {
+    let sandbox = ready();
+    let mut model = Tiny::linear().model();
+    let tensor = &mut model.graph.as_mut().unwrap().initializer[0];
+    tensor.raw_data = None;
+    tensor.float_data.clear();
+    tensor.data_location = Some(1);
+    tensor.external_data = vec![mohs::onnx::proto::StringStringEntryProto {
+        key: Some("location".into()),
+        value: Some("../secret.bin".into()),
+    }];
+    std::fs::write(sandbox.path("bad.onnx"), encode(&model)).unwrap();
+    refused(&sandbox, &[], &["../secret.bin"]);
+}
+
+#[test]
+fn a_gradient_graph_that_does_not_fit_is_refused() {
+    let sandbox = ready();
+    let with = |file| evaluate("model.onnx", "data.npz", &["--gradient", file]);
+    // One that breaks the contract: the model itself.
+    sandbox.refused(&with("model.onnx"), &["model.onnx", "`labels`"]);
+    // One of another model with the same names and shapes.
+    let mut other = Tiny::linear();
+    other.initializers[1] = constant("bias", &[3], &[0.3, 0.1, 0.0]);
+    other.write(&sandbox, "other.onnx");
+    sandbox.run(&["gradient", "other.onnx", "-o", "other-gradient.onnx"]);
+    sandbox.refused(
+        &with("other-gradient.onnx"),
+        &["other-gradient.onnx", "another"],
+    );
+    // One of the model itself, with the gradient turned round.
+    sandbox.run(&["gradient", "model.onnx", "-o", "gradient.onnx"]);
+    let mut wrong = mohs::onnx::read(&sandbox.path("gradient.onnx")).unwrap();
+    let graph = wrong.graph.as_mut().unwrap();
+    for node in &mut graph.node {
+        for name in node.output.iter_mut().filter(|name| *name == "grad") {
+            *name = "descent".into();
+        }
+    }
+    graph.node.push(joined("Neg", &["descent"], &["grad"]));
+    mohs::onnx::write(&wrong, &sandbox.path("wrong.onnx")).unwrap();
+    sandbox.refused(&with("wrong.onnx"), &["wrong.onnx", "gradient"]);
+    // One for another loss than the attack's.
+    let arguments = [
+        "gradient",
+        "model.onnx",
+        "-o",
+        "margin.onnx",
+        "--loss",
+        "margin",
+    ];
+    sandbox.run(&arguments);
+    sandbox.refused(&with("margin.onnx"), &["margin", "loss=margin"]);
+    sandbox.refused(&with("none.onnx"), &["none.onnx"]);
+}
