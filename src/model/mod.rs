@@ -9,6 +9,7 @@ mod external;
 pub mod gradient;
 mod inspection;
 pub mod judge;
+mod open;
 mod perturbing;
 mod ports;
 pub mod program;
@@ -23,11 +24,10 @@ pub use program::Program;
 
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx::{self, ModelProto};
-use crate::runtime::{self, Optimization, Session, SessionOptions, Value};
+use crate::runtime::{self, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::{grad, graph::passes::Normalization};
 use ports::Ports;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Why a model cannot be used.
@@ -123,49 +123,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model and runs it, so that every shape is known.
-    ///
-    /// # Errors
-    /// Where the file is no model, where its inputs and outputs leave a choice that was not made, or where ONNX Runtime cannot run it.
-    pub fn open(path: &Path, options: &ModelOptions) -> Result<Self, Error> {
-        let proto = onnx::read(path)?;
-        let sha256 = digest(path)?;
-        let mut original = Graph::from_model(proto);
-        let ports = Ports::choose(&original, options)?;
-        ports.declare(&mut original);
-        let mut notes = ports.notes.clone();
-        let (shipped, batch) = free(&original, &ports, options, &mut notes)?;
-        let mut graph = shipped.clone();
-        passes::lift(&mut graph)?;
-        let mut graph = simplify(&graph, options, &mut notes)?;
-        trace_at(&mut graph, &ports, batch, &options.session)?;
-        let output = ports::choose_output(&graph, options.output.as_deref())?;
-        let (_, classes) = graph
-            .fact(output)
-            .and_then(|fact| gradient::class_axis(&fact.shape))
-            .ok_or_else(|| Error::Internal("the chosen output has no classes".into()))?;
-        let input = graph
-            .find(&ports.input)
-            .ok_or_else(|| Error::Internal("the input was lost".into()))?;
-        let model = Model {
-            path: path.to_owned(),
-            sha256,
-            input,
-            output,
-            sample_shape: ports.sample_shape.clone(),
-            classes: usize::try_from(classes).unwrap_or_default(),
-            batch,
-            notes,
-            others: ports.others().map(str::to_owned).collect(),
-            cut: None,
-            session: options.session.clone(),
-            shipped,
-            graph,
-        };
-        check::agrees(&model, &original, &ports, options)?;
-        Ok(model)
-    }
-
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -284,129 +241,6 @@ impl Model {
     }
 }
 
-/// The model with a dynamic batch where that is possible, else as it is; with the normalisation in front.
-fn free(
-    original: &Graph,
-    ports: &Ports,
-    options: &ModelOptions,
-    notes: &mut Vec<String>,
-) -> Result<(Graph, Batch), Error> {
-    let normalized = |mut graph: Graph| -> Result<Graph, Error> {
-        if let Some(normalization) = &options.normalization {
-            let input = graph
-                .find(&ports.input)
-                .ok_or_else(|| Error::Internal("the input was lost".into()))?;
-            passes::normalize(&mut graph, input, &ports.sample_shape, normalization)
-                .map_err(Error::Unsuitable)?;
-        }
-        Ok(graph)
-    };
-    let mut freed = original.clone();
-    if let Some(size) = ports.declared_batch {
-        // With shapes known, the batch is found on every axis that it moves to. Where the model does not run, that shows below.
-        let _ = trace::trace(
-            &mut freed,
-            &|batch| ports.feeds(batch),
-            &[size],
-            &options.session,
-        );
-    }
-    let inputs: Vec<ValueId> = original.real_inputs().map(|(id, _)| *id).collect();
-    let attempt = match passes::free_batch(&mut freed, &inputs) {
-        Ok(changes) => {
-            check::runs_at_several_sizes(&freed, ports, &options.session).map(|()| changes)
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    match attempt {
-        Ok(changes) => {
-            if let Some(size) = changes.pinned {
-                let nodes = if changes.nodes.is_empty() {
-                    String::new()
-                } else {
-                    format!(", also in node {}", changes.nodes.join(", "))
-                };
-                notes.push(format!(
-                    "the model pins the batch to {size}: made dynamic{nodes}"
-                ));
-            }
-            Ok((normalized(freed)?, Batch::Dynamic))
-        }
-        Err(reason) => {
-            let size = ports.declared_batch.unwrap_or(1);
-            notes.push(format!(
-                "the model runs only with batches of {size} ({reason}); this is slower"
-            ));
-            Ok((normalized(original.clone())?, Batch::Fixed(size)))
-        }
-    }
-}
-
-/// Lets ONNX Runtime fold constants, inline functions and fuse batch normalisation, in standard operators.
-fn simplify(
-    graph: &Graph,
-    options: &ModelOptions,
-    notes: &mut Vec<String>,
-) -> Result<Graph, Error> {
-    let mut model = graph.to_model();
-    if onnx::encoded_len(&model) > onnx::WEIGHTS_IN_FILE {
-        notes.push(
-            "the model has more than 2 GB: it is differentiated without being simplified first"
-                .into(),
-        );
-        return Ok(graph.clone());
-    }
-    let declared = model.graph.as_ref().map_or(0, |graph| graph.output.len());
-    if let Some(proto) = &mut model.graph {
-        for name in &options.keep {
-            let known = graph.find(name).is_some()
-                && !proto
-                    .output
-                    .iter()
-                    .any(|info| info.name.as_ref() == Some(name));
-            let outer = proto
-                .input
-                .iter()
-                .chain(&proto.output)
-                .any(|info| info.name.as_ref() == Some(name));
-            if known && !outer {
-                proto.output.push(onnx::proto::ValueInfoProto {
-                    name: Some(name.clone()),
-                    ..Default::default()
-                });
-            }
-        }
-    }
-    let folder = temporary()?;
-    let file = folder.path().join("simplified.onnx");
-    let session = SessionOptions {
-        device: runtime::Device::Cpu,
-        optimization: Optimization::Basic,
-        save_optimized: Some(file.clone()),
-        ..options.session.clone()
-    };
-    drop(load(&model, &session)?);
-    let mut simplified = onnx::read(&file)?;
-    if let Some(proto) = &mut simplified.graph {
-        proto.output.truncate(declared);
-    }
-    Ok(Graph::from_model(simplified))
-}
-
-/// Runs the graph to learn every shape.
-fn trace_at(
-    graph: &mut Graph,
-    ports: &Ports,
-    batch: Batch,
-    session: &SessionOptions,
-) -> Result<(), Error> {
-    let sizes = match batch {
-        Batch::Dynamic => trace::BATCHES.to_vec(),
-        Batch::Fixed(size) => vec![size],
-    };
-    trace::trace(graph, &|batch| ports.feeds(batch), &sizes, session)
-}
-
 /// Loads a model, by way of a file where it is too large for a message.
 pub(crate) fn load(model: &ModelProto, options: &SessionOptions) -> Result<Session, Error> {
     if onnx::encoded_len(model) <= onnx::WEIGHTS_IN_FILE {
@@ -423,14 +257,6 @@ fn temporary() -> Result<tempfile::TempDir, Error> {
         folder: std::env::temp_dir(),
         source,
     })
-}
-
-fn digest(path: &Path) -> Result<String, Error> {
-    let bytes = onnx::map(path).map_err(|source| onnx::Error::Read {
-        path: path.into(),
-        source,
-    })?;
-    Ok(format!("{:x}", Sha256::digest(&bytes)))
 }
 
 /// Named values, as sessions take them.

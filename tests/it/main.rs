@@ -10,6 +10,7 @@
 
 mod attacks;
 mod cli;
+mod docs;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;

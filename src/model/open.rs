@@ -1,0 +1,233 @@
+//! From a file to a model that is understood: lifted, simplified, run, and checked against the file.
+
+use super::ports::{self, Ports};
+use super::trace::{self, Run};
+use super::{Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
+use crate::graph::{Graph, ValueId, passes};
+use crate::onnx;
+use crate::runtime::{self, Optimization, SessionOptions};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+impl Model {
+    /// Reads a model and runs it, so that every shape is known.
+    ///
+    /// # Errors
+    /// Where the file is no model, where its inputs and outputs leave a choice that was not made, or where ONNX Runtime cannot run it.
+    pub fn open(path: &Path, options: &ModelOptions) -> Result<Self, Error> {
+        let proto = onnx::read(path)?;
+        let sha256 = digest(path)?;
+        let mut original = Graph::from_model(proto);
+        let ports = Ports::choose(&original, options)?;
+        ports.declare(&mut original);
+        let mut notes = ports.notes.clone();
+        let Understood {
+            shipped,
+            graph,
+            batch,
+            runs,
+        } = understand(&original, &ports, options, &mut notes)?;
+        let output = ports::choose_output(&graph, options.output.as_deref())?;
+        let (_, classes) = graph
+            .fact(output)
+            .and_then(|fact| gradient::class_axis(&fact.shape))
+            .ok_or_else(|| Error::Internal("the chosen output has no classes".into()))?;
+        let input = graph
+            .find(&ports.input)
+            .ok_or_else(|| Error::Internal("the input was lost".into()))?;
+        // Normalisation is no part of the file.
+        let file = if options.normalization.is_some() {
+            &shipped
+        } else {
+            &original
+        };
+        check::agrees(path, file, graph.name(output), &runs, &ports, options)?;
+        Ok(Model {
+            path: path.to_owned(),
+            sha256,
+            input,
+            output,
+            sample_shape: ports.sample_shape.clone(),
+            classes: usize::try_from(classes).unwrap_or_default(),
+            batch,
+            notes,
+            others: ports.others().map(str::to_owned).collect(),
+            cut: None,
+            session: options.session.clone(),
+            shipped,
+            graph,
+        })
+    }
+}
+
+/// A model whose shapes are known.
+struct Understood {
+    /// The model as shipped, but for a batch that was freed and the normalisation.
+    shipped: Graph,
+    /// The same, lifted, simplified and traced.
+    graph: Graph,
+    batch: Batch,
+    /// What running it gave.
+    runs: Vec<Run>,
+}
+
+/// Makes the batch dynamic where that is possible; the graph is then run at several sizes, and each sample has to come out alike at all of them.
+fn understand(
+    original: &Graph,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+) -> Result<Understood, Error> {
+    let mut freed = original.clone();
+    if let Some(size) = ports.declared_batch {
+        // With shapes known, the batch is found on every axis that it moves to. Where the model does not run, that shows below.
+        let feed = |batch| ports.feeds(batch);
+        let _ = trace::trace(&mut freed, &feed, &[size], &options.session);
+    }
+    let inputs: Vec<ValueId> = original.real_inputs().map(|(id, _)| *id).collect();
+    let attempt = passes::free_batch(&mut freed, &inputs).map_err(|error| error.to_string());
+    let attempt = attempt.and_then(|changes| {
+        let mut remarks = Vec::new();
+        let understood = run(freed, Batch::Dynamic, ports, options, &mut remarks);
+        let understood = understood.map_err(|error| check::first_line(&error))?;
+        check::independent_of_the_batch(&understood.graph, &understood.runs)?;
+        Ok((understood, changes, remarks))
+    });
+    match attempt {
+        Ok((understood, changes, remarks)) => {
+            if let Some(size) = changes.pinned {
+                let nodes = match changes.nodes.as_slice() {
+                    [] => String::new(),
+                    nodes => format!(", also in node {}", nodes.join(", ")),
+                };
+                notes.push(format!(
+                    "the model pins the batch to {size}: made dynamic{nodes}"
+                ));
+            }
+            notes.extend(remarks);
+            Ok(understood)
+        }
+        Err(reason) => {
+            let size = ports.declared_batch.unwrap_or(1);
+            // What is wrong with any batch is the model's own error, not one of its batch.
+            let understood = run(original.clone(), Batch::Fixed(size), ports, options, notes)?;
+            notes.push(format!(
+                "the model runs only with batches of {size} ({reason}); this is slower"
+            ));
+            Ok(understood)
+        }
+    }
+}
+
+/// The batch sizes that are tried first.
+const SMALL_BATCHES: [usize; 2] = [1, 2];
+
+fn trace_at(
+    graph: &mut Graph,
+    sizes: &[usize],
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<Vec<Run>, Error> {
+    trace::trace(graph, &|batch| ports.feeds(batch), sizes, &options.session)
+}
+
+/// Lifts, simplifies and runs a graph.
+fn run(
+    mut shipped: Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+) -> Result<Understood, Error> {
+    if let Some(normalization) = &options.normalization {
+        let input = shipped
+            .find(&ports.input)
+            .ok_or_else(|| Error::Internal("the input was lost".into()))?;
+        passes::normalize(&mut shipped, input, &ports.sample_shape, normalization)
+            .map_err(Error::Unsuitable)?;
+    }
+    let mut graph = shipped.clone();
+    passes::lift(&mut graph)?;
+    let mut graph = simplify(&graph, options, notes)?;
+    let runs = match batch {
+        Batch::Fixed(size) => trace_at(&mut graph, &[size], ports, options)?,
+        // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
+        Batch::Dynamic => match trace_at(&mut graph, &SMALL_BATCHES, ports, options) {
+            Ok(runs)
+                if graph
+                    .nodes
+                    .iter()
+                    .flat_map(|node| node.outputs.iter().flatten())
+                    .all(|id| graph.fact(*id).is_some()) =>
+            {
+                runs
+            }
+            _ => trace_at(&mut graph, &trace::BATCHES, ports, options)?,
+        },
+    };
+    Ok(Understood {
+        shipped,
+        graph,
+        batch,
+        runs,
+    })
+}
+
+/// Lets ONNX Runtime fold constants, inline functions and fuse batch normalisation, in standard operators.
+fn simplify(
+    graph: &Graph,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+) -> Result<Graph, Error> {
+    let mut model = graph.to_model();
+    if onnx::encoded_len(&model) > onnx::WEIGHTS_IN_FILE {
+        notes.push(
+            "the model has more than 2 GB: it is differentiated without being simplified first"
+                .into(),
+        );
+        return Ok(graph.clone());
+    }
+    let declared = model.graph.as_ref().map_or(0, |graph| graph.output.len());
+    if let Some(proto) = &mut model.graph {
+        for name in &options.keep {
+            let known = graph.find(name).is_some()
+                && !proto
+                    .output
+                    .iter()
+                    .any(|info| info.name.as_ref() == Some(name));
+            let outer = proto
+                .input
+                .iter()
+                .chain(&proto.output)
+                .any(|info| info.name.as_ref() == Some(name));
+            if known && !outer {
+                proto.output.push(onnx::proto::ValueInfoProto {
+                    name: Some(name.clone()),
+                    ..Default::default()
+                });
+            }
+        }
+    }
+    let folder = temporary()?;
+    let file = folder.path().join("simplified.onnx");
+    let session = SessionOptions {
+        device: runtime::Device::Cpu,
+        optimization: Optimization::Basic,
+        save_optimized: Some(file.clone()),
+        ..options.session.clone()
+    };
+    drop(load(&model, &session)?);
+    let mut simplified = onnx::read(&file)?;
+    if let Some(proto) = &mut simplified.graph {
+        proto.output.truncate(declared);
+    }
+    Ok(Graph::from_model(simplified))
+}
+
+fn digest(path: &Path) -> Result<String, Error> {
+    let bytes = onnx::map(path).map_err(|source| onnx::Error::Read {
+        path: path.into(),
+        source,
+    })?;
+    Ok(format!("{:x}", Sha256::digest(&bytes)))
+}
