@@ -8,6 +8,7 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod attacks;
 mod cli;
 mod docs;
 mod free_batch;
