@@ -9,11 +9,13 @@ mod builder;
 mod expr;
 pub mod passes;
 mod shape;
+mod sweep;
 
 pub use attribute::{Attribute, Attributes};
 pub use builder::Builder;
 pub use expr::{Expr, Operand};
 pub use shape::{Dim, Dims, Fact, broadcast};
+pub use sweep::{Entries, Sweep, Swept};
 
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::onnx::{from_tensor, to_tensor};

@@ -119,6 +119,18 @@ fn understand(
     }
 }
 
+/// The batch sizes that are tried first.
+const SMALL_BATCHES: [usize; 2] = [1, 2];
+
+fn trace_at(
+    graph: &mut Graph,
+    sizes: &[usize],
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<Vec<Run>, Error> {
+    trace::trace(graph, &|batch| ports.feeds(batch), sizes, &options.session)
+}
+
 /// Lifts, simplifies and runs a graph.
 fn run(
     mut shipped: Graph,
@@ -137,12 +149,22 @@ fn run(
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
     let mut graph = simplify(&graph, options, notes)?;
-    let sizes = match batch {
-        Batch::Dynamic => trace::BATCHES.to_vec(),
-        Batch::Fixed(size) => vec![size],
+    let runs = match batch {
+        Batch::Fixed(size) => trace_at(&mut graph, &[size], ports, options)?,
+        // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
+        Batch::Dynamic => match trace_at(&mut graph, &SMALL_BATCHES, ports, options) {
+            Ok(runs)
+                if graph
+                    .nodes
+                    .iter()
+                    .flat_map(|node| node.outputs.iter().flatten())
+                    .all(|id| graph.fact(*id).is_some()) =>
+            {
+                runs
+            }
+            _ => trace_at(&mut graph, &trace::BATCHES, ports, options)?,
+        },
     };
-    let feed = |batch| ports.feeds(batch);
-    let runs = trace::trace(&mut graph, &feed, &sizes, &options.session)?;
     Ok(Understood {
         shipped,
         graph,

@@ -4,6 +4,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod conv;
 mod einsum;
 mod index;
@@ -13,7 +14,9 @@ mod pool;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
 mod shape;
+mod signal;
 mod softmax;
 mod zero;
 
@@ -23,6 +26,7 @@ use super::rule::Rule;
 pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
+    ("attention", attention::RULES),
     ("conv", conv::RULES),
     ("einsum", einsum::RULES),
     ("index", index::RULES),
@@ -32,7 +36,9 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
     ("resize", resize::RULES),
+    ("sample", sample::RULES),
     ("shape", shape::RULES),
+    ("signal", signal::RULES),
     ("softmax", softmax::RULES),
     ("zero", zero::RULES),
 ];
