@@ -99,7 +99,7 @@ pub struct Case {
 
 /// What one evaluation of the rule gives.
 pub struct Gradients {
-    /// The results of the operator.
+    /// The results of the operator that are in use.
     pub outputs: Vec<Tensor>,
     /// The cotangent of each differentiated operand, in order; zeros where it has none.
     pub cotangents: Vec<ArrayD<f64>>,
@@ -411,11 +411,11 @@ impl Case {
                 None => ArrayD::zeros(IxDyn(&shape)),
             }
         });
-        let outputs = (0..self.outputs)
-            .map(|position| find(&format!("y{position}")).unwrap())
-            .collect();
+        let outputs = self
+            .results()
+            .filter_map(|position| find(&format!("y{position}")));
         Gradients {
-            outputs,
+            outputs: outputs.collect(),
             cotangents: cotangents.collect(),
         }
     }
