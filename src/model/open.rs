@@ -142,7 +142,14 @@ fn run(
         Batch::Fixed(size) => vec![size],
     };
     let feed = |batch| ports.feeds(batch);
-    let runs = trace::trace(&mut graph, &feed, &sizes, &options.session)?;
+    let trace = |graph: &mut Graph| trace::trace(graph, &feed, &sizes, &options.session);
+    passes::count_iterations(&mut graph);
+    let mut runs = trace(&mut graph)?;
+    // A body that was inside another one is unrolled in the next turn.
+    while passes::unroll(&mut graph) {
+        passes::count_iterations(&mut graph);
+        runs = trace(&mut graph)?;
+    }
     Ok(Understood {
         shipped,
         graph,

@@ -4,6 +4,7 @@
 
 mod activation;
 mod arithmetic;
+mod control;
 mod conv;
 mod einsum;
 mod index;
@@ -23,6 +24,7 @@ use super::rule::Rule;
 pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
+    ("control", control::RULES),
     ("conv", conv::RULES),
     ("einsum", einsum::RULES),
     ("index", index::RULES),
