@@ -1,6 +1,6 @@
 //! Models of every kind that works, and what is said of them.
 
-use super::fixtures::{N, Tiny, constant, evaluate, named, ready};
+use super::fixtures::{N, Tiny, constant, evaluate, ready};
 use super::results::assert_same;
 use super::{Sandbox, shipped, texts};
 use crate::gradcheck::info;
