@@ -113,6 +113,7 @@ impl<'g> Vjp<'g> {
     }
 
     /// The result at a position, where the node hands it out.
+    #[must_use]
     pub fn optional_y(&self, position: usize) -> Option<Expr<'g>> {
         self.outputs.get(position).copied().flatten()
     }
@@ -121,6 +122,7 @@ impl<'g> Vjp<'g> {
     ///
     /// # Panics
     /// Where the node is not in the graph.
+    #[must_use]
     pub fn hand_out(&self, position: usize, fact: Fact) -> Expr<'g> {
         let id = self.builder.with_graph_mut(|graph| {
             let this = |node: &&mut Node| {

@@ -308,7 +308,7 @@ fn image_extents(n: &Vjp<'_>) -> Result<Vec<i64>, String> {
     n.shape().iter().skip(2).map(|&dim| n.fixed(dim)).collect()
 }
 
-fn single<'g>(value: Expr<'g>) -> Expr<'g> {
+fn single(value: Expr<'_>) -> Expr<'_> {
     match value.dtype() {
         DType::F16 | DType::BF16 => value.cast(DType::F32),
         _ => value,
@@ -487,7 +487,7 @@ fn deformable_convolution<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let part_channels = Dim::fixed(channels / form.offset_groups);
     let moved = offset.reshape(&[batch, parts, kernel, Dim::fixed(2), Dim::fixed(places)]);
     let mut axes = Vec::new();
-    for axis in 0..2 {
+    for (axis, &extent) in extents.iter().enumerate() {
         let regular = form.regular(axis).ok_or("its kernel is empty")?;
         let regular = n.builder().constant(&regular).cast_like(offset);
         let component = as_i64(axis);
@@ -495,7 +495,7 @@ fn deformable_convolution<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         let position = moved.reshape(&[batch, parts, spots, Dim::ONE]) + regular;
         axes.push(AxisTaps::new(
             position,
-            extents[axis],
+            extent,
             Mode::Linear,
             Outside::Zeros,
         ));

@@ -4,8 +4,10 @@ mod free_batch;
 mod lift;
 mod normalize;
 mod prune;
+mod unroll;
 
 pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
 pub use normalize::{Normalization, normalize};
 pub use prune::prune;
+pub use unroll::{count_iterations, obstacle, unroll};
