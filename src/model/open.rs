@@ -136,12 +136,18 @@ fn run(
     }
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
-    let mut graph = simplify(&graph, options, notes)?;
     let sizes = match batch {
         Batch::Dynamic => trace::BATCHES.to_vec(),
         Batch::Fixed(size) => vec![size],
     };
     let feed = |batch| ports.feeds(batch);
+    if passes::has_fused(&graph) {
+        trace::trace(&mut graph, &feed, &sizes, &options.session)?;
+        let (expanded, left) = passes::expand_contrib(graph);
+        graph = expanded;
+        notes.extend(left);
+    }
+    let mut graph = simplify(&graph, options, notes)?;
     let runs = trace::trace(&mut graph, &feed, &sizes, &options.session)?;
     Ok(Understood {
         shipped,

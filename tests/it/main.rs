@@ -9,11 +9,13 @@
 )]
 
 mod cli;
+mod expand_contrib;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;
 mod layering;
 mod lift;
+mod operators;
 mod references;
 mod registry;
 mod sources;

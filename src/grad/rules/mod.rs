@@ -13,6 +13,7 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod refused;
 mod resize;
 mod sample;
 mod shape;
@@ -35,6 +36,7 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("pool", pool::RULES),
     ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
+    ("refused", refused::RULES),
     ("resize", resize::RULES),
     ("sample", sample::RULES),
     ("shape", shape::RULES),

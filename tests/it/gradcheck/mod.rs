@@ -16,6 +16,7 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod refused;
 mod resize;
 mod sample;
 mod shape;
@@ -174,7 +175,7 @@ impl Case {
         (0..self.outputs).filter(|position| !self.left_out.contains(position))
     }
 
-    fn is_batched(&self) -> bool {
+    pub fn is_batched(&self) -> bool {
         self.inputs
             .iter()
             .any(|input| matches!(input, Input::Varied { shape, .. } if shape.contains(&N)))
@@ -258,7 +259,7 @@ impl Case {
     }
 
     /// The operands at a batch size, by name.
-    fn feeds(&self, batch: usize) -> Vec<(String, Tensor)> {
+    pub fn feeds(&self, batch: usize) -> Vec<(String, Tensor)> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut feeds = Vec::new();
         for (position, input) in self.inputs.iter().enumerate() {
