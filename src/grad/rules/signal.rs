@@ -14,7 +14,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// A transform of `dy`, with a last axis of real and imaginary part, along another axis: F* ȳ, or without the conjugate F ȳ.
-fn transform<'g>(dy: Expr<'g>, axis: usize, conjugate: bool) -> Result<Expr<'g>, String> {
+fn transform(dy: Expr<'_>, axis: usize, conjugate: bool) -> Result<Expr<'_>, String> {
     let builder = dy.builder();
     let extent = dy.shape()[axis].extent();
     let extent = extent.ok_or("the axis that it transforms follows the batch")?;

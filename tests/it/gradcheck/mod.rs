@@ -24,6 +24,7 @@ mod signal;
 mod softmax;
 
 use mohs::grad::vjp;
+use mohs::graph::passes::{expand_contrib, has_fused};
 use mohs::graph::{Attribute, Builder, Dim, Fact, Graph, ValueId};
 use mohs::model::trace::{BATCHES, trace};
 use mohs::onnx::proto::{
@@ -316,6 +317,9 @@ impl Case {
                 .collect())
         };
         trace(&mut graph, &feed, batches, &options).unwrap();
+        if has_fused(&graph) {
+            graph = expand_contrib(graph).0;
+        }
         let outputs: Vec<(usize, ValueId)> = self
             .results()
             .map(|position| (position, graph.find(&format!("y{position}")).unwrap()))

@@ -26,7 +26,7 @@ pub(super) fn causal(
 }
 
 /// The first keys of each sample, as many as `lengths` `[n]` says: booleans `[n, 1, 1, keys]`.
-pub(super) fn first<'g>(lengths: Expr<'g>, keys: Dim) -> Result<Expr<'g>, String> {
+pub(super) fn first(lengths: Expr<'_>, keys: Dim) -> Result<Expr<'_>, String> {
     let places: Vec<i64> = (0..fixed(keys)?).collect();
     let places = lengths.builder().ints(&places);
     let lengths = lengths.cast(DType::I64);
@@ -39,7 +39,7 @@ pub(super) fn filled<'g>(places: Expr<'g>, value: f64, typed: Expr<'g>) -> Mask<
 }
 
 /// The mask of keys that ONNX Runtime's own operators take, as booleans: ones `[n, keys]` or `[n, queries, keys]`, or lengths `[n]`.
-pub(super) fn keys<'g>(mask: Expr<'g>, batch: Dim, keys: Dim) -> Result<Expr<'g>, String> {
+pub(super) fn keys(mask: Expr<'_>, batch: Dim, keys: Dim) -> Result<Expr<'_>, String> {
     let holds = || mask.gt(mask.builder().scalar(mask.dtype(), 0.0));
     match mask.rank() {
         1 if mask.shape()[0] == batch => first(mask, keys),
