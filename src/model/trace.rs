@@ -31,7 +31,7 @@ pub fn trace(
     session: &SessionOptions,
 ) -> Result<Vec<Run>, Error> {
     let runs = run_all(graph, feed, batches, session)?;
-    let on_data = depends_on_data(graph);
+    let on_data = graph.depends_on_data();
     let initializers: Vec<ValueId> = graph.initializers.clone();
     for id in initializers {
         if let Some(proto) = &graph.value(id).initializer
@@ -188,25 +188,6 @@ fn run_all(
         runs.push(seen);
     }
     Ok(runs)
-}
-
-/// Whether each value depends on the elements of an input, not merely on its shape.
-fn depends_on_data(graph: &Graph) -> Vec<bool> {
-    let mut depends = vec![false; graph.value_count()];
-    for (id, _) in graph.real_inputs() {
-        depends[id.index()] = true;
-    }
-    for node in &graph.nodes {
-        let random =
-            node.op_type().starts_with("Random") || node.is("Bernoulli") || node.is("Multinomial");
-        let shape_only = node.is("Shape") || node.is("Size");
-        if random || (!shape_only && graph.reads(node).iter().any(|id| depends[id.index()])) {
-            for output in node.outputs.iter().flatten() {
-                depends[output.index()] = true;
-            }
-        }
-    }
-    depends
 }
 
 #[cfg(test)]

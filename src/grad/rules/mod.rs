@@ -5,6 +5,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod control;
 mod conv;
 mod einsum;
 mod index;
@@ -13,6 +14,7 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod refused;
 mod resize;
 mod sample;
 mod shape;
@@ -27,6 +29,7 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
     ("attention", attention::RULES),
+    ("control", control::RULES),
     ("conv", conv::RULES),
     ("einsum", einsum::RULES),
     ("index", index::RULES),
@@ -35,6 +38,7 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("pool", pool::RULES),
     ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
+    ("refused", refused::RULES),
     ("resize", resize::RULES),
     ("sample", sample::RULES),
     ("shape", shape::RULES),

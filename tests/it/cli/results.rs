@@ -46,7 +46,7 @@ fn digits(sandbox: &Sandbox, more: &[&str]) -> (String, String) {
 }
 
 /// Asserts that two `samples.csv` say the same, floats to 1e-5.
-fn assert_same(a: &str, b: &str) {
+pub(crate) fn assert_same(a: &str, b: &str) {
     let (a, b) = (rows(a), rows(b));
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter().zip(&b) {
