@@ -101,8 +101,6 @@ pub struct Case {
 
 /// What one evaluation of the rule gives.
 pub struct Gradients {
-    /// The results of the operator that are in use.
-    pub outputs: Vec<Tensor>,
     /// The cotangent of each differentiated operand, in order; zeros where it has none.
     pub cotangents: Vec<ArrayD<f64>>,
 }
@@ -416,11 +414,7 @@ impl Case {
                 None => ArrayD::zeros(IxDyn(&shape)),
             }
         });
-        let outputs = self
-            .results()
-            .filter_map(|position| find(&format!("y{position}")));
         Gradients {
-            outputs: outputs.collect(),
             cotangents: cotangents.collect(),
         }
     }
