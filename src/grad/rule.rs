@@ -17,6 +17,8 @@ pub enum Kind {
     Vjp(Apply),
     /// Not at all: its gradient is zero wherever it exists, for the reason given.
     Zero(&'static str),
+    /// It cannot be, for the reason given; a graph with it on the gradient path is refused.
+    Refused(&'static str),
 }
 
 /// The differentiation rule of one operator.
@@ -46,6 +48,15 @@ impl Rule {
             op_type,
             domain: "",
             kind: Kind::Zero(reason),
+        }
+    }
+
+    /// A standard operator that cannot be differentiated.
+    pub(super) const fn refused(op_type: &'static str, reason: &'static str) -> Self {
+        Rule {
+            op_type,
+            domain: "",
+            kind: Kind::Refused(reason),
         }
     }
 }

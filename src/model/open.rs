@@ -164,6 +164,12 @@ fn run(
     }
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
+    if passes::has_fused(&graph) {
+        trace_at(&mut graph, batch, ports, options)?;
+        let (expanded, left) = passes::expand_contrib(graph);
+        graph = expanded;
+        notes.extend(left);
+    }
     let mut graph = simplify(&graph, options, notes)?;
     passes::count_iterations(&mut graph);
     let mut runs = trace_at(&mut graph, batch, ports, options)?;

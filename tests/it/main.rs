@@ -11,11 +11,13 @@
 mod attacks;
 mod cli;
 mod docs;
+mod expand_contrib;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;
 mod layering;
 mod lift;
+mod operators;
 mod references;
 mod registry;
 mod sources;
