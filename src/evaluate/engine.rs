@@ -6,7 +6,7 @@
 
 use super::chain::{Cell, Chain, Turn};
 use super::source::Source;
-use super::{Adversarial, Clean, Config, Error, Keep, Observer, Progress};
+use super::{Adversarial, Clean, Config, Error, Keep, Observer, Progress, located};
 use crate::attack::host::HostArrays;
 use crate::attack::{Attack, Context};
 use crate::data::Dataset;
@@ -214,7 +214,13 @@ impl Engine<'_, '_> {
             labels.push(chain.label);
         }
         let before = Instant::now();
-        let verdicts = self.judge.judge(&points, &data, &labels)?;
+        let verdicts = self.judge.judge(&points, &data, &labels);
+        let verdicts = verdicts.map_err(|error| {
+            located(error, Some(self.job.attack.label()), |row| {
+                let slot = proposals.get(row)?.slot;
+                self.chains.get(slot).map(|chain| chain.index)
+            })
+        })?;
         let spent = before.elapsed().as_secs_f64();
         self.runtime_seconds += spent;
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
