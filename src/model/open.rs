@@ -119,6 +119,43 @@ fn understand(
     }
 }
 
+/// The batch sizes that are tried first.
+const SMALL_BATCHES: [usize; 2] = [1, 2];
+
+/// Runs a graph at the sizes that tell most about it.
+fn trace_as(
+    graph: &mut Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<Vec<Run>, Error> {
+    match batch {
+        Batch::Fixed(size) => trace_at(graph, &[size], ports, options),
+        // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
+        Batch::Dynamic => match trace_at(graph, &SMALL_BATCHES, ports, options) {
+            Ok(runs)
+                if graph
+                    .nodes
+                    .iter()
+                    .flat_map(|node| node.outputs.iter().flatten())
+                    .all(|id| graph.fact(*id).is_some()) =>
+            {
+                Ok(runs)
+            }
+            _ => trace_at(graph, &trace::BATCHES, ports, options),
+        },
+    }
+}
+
+fn trace_at(
+    graph: &mut Graph,
+    sizes: &[usize],
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<Vec<Run>, Error> {
+    trace::trace(graph, &|batch| ports.feeds(batch), sizes, &options.session)
+}
+
 /// Lifts, simplifies and runs a graph.
 fn run(
     mut shipped: Graph,
@@ -137,18 +174,12 @@ fn run(
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
     let mut graph = simplify(&graph, options, notes)?;
-    let sizes = match batch {
-        Batch::Dynamic => trace::BATCHES.to_vec(),
-        Batch::Fixed(size) => vec![size],
-    };
-    let feed = |batch| ports.feeds(batch);
-    let trace = |graph: &mut Graph| trace::trace(graph, &feed, &sizes, &options.session);
     passes::count_iterations(&mut graph);
-    let mut runs = trace(&mut graph)?;
-    // A body that was inside another one is unrolled in the next turn.
+    let mut runs = trace_as(&mut graph, batch, ports, options)?;
+    // A body that was inside another one is unrolled in the next turn, and what an unrolled body computes is known then.
     while passes::unroll(&mut graph) {
         passes::count_iterations(&mut graph);
-        runs = trace(&mut graph)?;
+        runs = trace_as(&mut graph, batch, ports, options)?;
     }
     Ok(Understood {
         shipped,

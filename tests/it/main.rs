@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod docs;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;

@@ -4,6 +4,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod control;
 mod conv;
 mod einsum;
@@ -14,7 +15,9 @@ mod pool;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
 mod shape;
+mod signal;
 mod softmax;
 mod zero;
 
@@ -24,6 +27,7 @@ use super::rule::Rule;
 pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
+    ("attention", attention::RULES),
     ("control", control::RULES),
     ("conv", conv::RULES),
     ("einsum", einsum::RULES),
@@ -34,7 +38,9 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
     ("resize", resize::RULES),
+    ("sample", sample::RULES),
     ("shape", shape::RULES),
+    ("signal", signal::RULES),
     ("softmax", softmax::RULES),
     ("zero", zero::RULES),
 ];

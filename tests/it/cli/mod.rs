@@ -5,6 +5,8 @@ mod bad_machine;
 mod bad_model;
 mod bad_usage;
 mod fixtures;
+mod models;
+mod results;
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod conv;
 mod einsum;
 mod half_precision;
@@ -16,7 +17,9 @@ mod pool;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
 mod shape;
+mod signal;
 mod softmax;
 
 use mohs::grad::vjp;
@@ -96,6 +99,8 @@ pub struct Case {
 
 /// What one evaluation of the rule gives.
 pub struct Gradients {
+    /// The results of the operator that are in use.
+    pub outputs: Vec<Tensor>,
     /// The cotangent of each differentiated operand, in order; zeros where it has none.
     pub cotangents: Vec<ArrayD<f64>>,
 }
@@ -406,7 +411,11 @@ impl Case {
                 None => ArrayD::zeros(IxDyn(&shape)),
             }
         });
+        let outputs = self
+            .results()
+            .filter_map(|position| find(&format!("y{position}")));
         Gradients {
+            outputs: outputs.collect(),
             cotangents: cotangents.collect(),
         }
     }

@@ -17,7 +17,10 @@ mod rnn;
 use crate::grad::rule::Rule;
 
 pub(super) const RULES: &[Rule] = &[
+    // Backpropagation through time, in both directions, with sequence lengths, initial states and peepholes.
     Rule::new("LSTM", lstm::lstm),
+    // Backpropagation through time, with either place of the reset gate (`linear_before_reset`).
     Rule::new("GRU", gru::gru),
+    // Backpropagation through time.
     Rule::new("RNN", rnn::rnn),
 ];
