@@ -91,6 +91,12 @@ fn understand(
         let understood = run(freed, Batch::Dynamic, ports, options, &mut remarks);
         let understood = understood.map_err(|error| check::first_line(&error))?;
         check::independent_of_the_batch(&understood.graph, &understood.runs)?;
+        if let Some(node) = passes::decides_by_data(&understood.graph) {
+            // Samples that happen to agree do not show it.
+            return Err(format!(
+                "{node} decides by the data, for a whole batch at once"
+            ));
+        }
         Ok((understood, changes, remarks))
     });
     match attempt {
@@ -177,7 +183,7 @@ fn run(
     passes::count_iterations(&mut graph);
     let mut runs = trace_as(&mut graph, batch, ports, options)?;
     // A body that was inside another one is unrolled in the next turn, and what an unrolled body computes is known then.
-    while passes::unroll(&mut graph) {
+    while passes::unroll(&mut graph) | passes::resolve_sequences(&mut graph) {
         passes::count_iterations(&mut graph);
         runs = trace_as(&mut graph, batch, ports, options)?;
     }
