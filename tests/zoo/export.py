@@ -107,7 +107,7 @@ def gradient_of(module, entry, x, labels):
         (wrt,) = seen
     losses = functional.cross_entropy(logits, labels, reduction="none")
     (gradient,) = torch.autograd.grad(losses.sum(), wrt)
-    return logits.detach(), losses.detach(), gradient
+    return logits.detach(), losses.detach(), gradient.movedim(entry.batch_axis, 0).contiguous()
 
 
 def relative(found, expected):
@@ -218,7 +218,7 @@ def one(entry, number, exporter, out):
             continue
         np.savez(str(stem) + ".npz", **arrays)
         about = {
-            "name": entry.name, "family": entry.family, "kind": entry.kind, "exporter": exporter, "opset": opset, "pinned": pinned, "wrt": wrt, "noise": noise,
+            "name": entry.name, "family": entry.family, "kind": entry.kind, "exporter": exporter, "opset": opset, "pinned": pinned, "wrt": wrt, "batch_axis": entry.batch_axis, "noise": noise,
             "parameters": sum(parameter.numel() for parameter in module.parameters()),
         }
         stem.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")

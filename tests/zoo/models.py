@@ -17,7 +17,7 @@ VOCABULARY = 96
 
 @dataclasses.dataclass
 class Entry:
-    """One architecture: `build` gives the module, `kind` is image, text or other, `embedding` finds the module whose output is differentiated."""
+    """One architecture: `build` gives the module, `kind` is image, text or other, `embedding` finds the module whose output is differentiated, with the batch on `batch_axis`."""
 
     name: str
     family: str
@@ -25,6 +25,7 @@ class Entry:
     build: object
     sample: tuple
     embedding: object = None
+    batch_axis: int = 0
 
 
 ENTRIES: dict[str, Entry] = {}
@@ -428,6 +429,7 @@ def word_embedding(module):
 
 for name, prefix, suffix, options in TEXT:
     add(f"hf_{name}", "transformers", hugging_face(prefix, suffix, options, "input_ids"), (12,), "text", word_embedding)
+ENTRIES["hf_xlnet"].batch_axis = 1
 for name, prefix, suffix, options, sample in VISION:
     add(f"hf_{name}", "transformers", hugging_face(prefix, suffix, options, "pixel_values"), sample)
 
