@@ -107,6 +107,9 @@ def gradient_of(module, entry, x, labels):
         (wrt,) = seen
     losses = functional.cross_entropy(logits, labels, reduction="none")
     (gradient,) = torch.autograd.grad(losses.sum(), wrt)
+    if entry.embedding is not None:
+        # Gemma's embedding multiplies what it looks up; the tensor in the file is from before that.
+        gradient = gradient * getattr(entry.embedding(module), "embed_scale", 1.0)
     return logits.detach(), losses.detach(), gradient.movedim(entry.batch_axis, 0).contiguous()
 
 
