@@ -8,11 +8,11 @@ use super::session;
 use super::terminal::{print, stdout_style};
 use crate::attack::AttackPlan;
 use crate::data::{self, Dataset, Source};
-use crate::evaluate::{Config, Keep};
+use crate::evaluate::Config;
 use crate::model::Model;
 use crate::outcome::Summary;
 use crate::report::chart;
-use crate::threat::{Bounds, Epsilon, Norm};
+use crate::threat::{Epsilon, Norm};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 
@@ -106,15 +106,10 @@ fn attack(
         .map(|text| text.parse())
         .collect::<Result<_, _>>()
         .or_bad_input()?;
+    let attacks = AttackPlan::parse(attacks).or_bad_input()?;
     let config = Config {
-        attacks: AttackPlan::parse(attacks).or_bad_input()?,
         norm,
-        epsilons: epsilons.iter().map(Epsilon::value).collect(),
-        bounds: Bounds::UNIT,
-        keep: Keep::Any,
-        seed: 0,
-        batch_size: None,
-        keep_softmax: false,
+        ..Config::new(attacks, epsilons.iter().map(Epsilon::value).collect())
     };
     let preparation = data::Options {
         input_shape: Some(model.sample_shape().to_vec()),

@@ -15,6 +15,7 @@ use crate::graph::passes::Normalization;
 use crate::model::{GradientGraph, Model};
 use crate::outcome::{SampleOutcome, Summary, SummaryRow};
 use crate::report::csv::{SamplesWriter, SummaryWriter};
+use crate::report::number::percent;
 use crate::report::table;
 use crate::threat::{Bounds, Epsilon};
 use std::path::Path;
@@ -109,6 +110,9 @@ pub(super) fn perform(
     progress.finish();
     let report = report.map_err(blame)?;
     recorder.finish(&report.summary)?;
+    if let Some(warning) = guessing(&report.summary, model.classes()) {
+        tracing::warn!("{warning}");
+    }
     for note in &report.notes {
         tracing::info!("{note}");
     }
@@ -121,6 +125,20 @@ pub(super) fn perform(
         100.0 * report.runtime_seconds / report.seconds.max(f64::MIN_POSITIVE)
     );
     Ok(report)
+}
+
+/// A model that is right no more often than chance does not get what it was trained on.
+fn guessing(rows: &[SummaryRow], classes: usize) -> Option<String> {
+    let row = rows.first()?;
+    #[expect(clippy::cast_precision_loss, reason = "a number of classes")]
+    let chance = 1.0 / classes.max(1) as f64;
+    (row.clean_accuracy <= chance).then(|| {
+        format!(
+            "the model is right on {} % of the samples as they are, no better than guessing among {classes} classes: do the labels \
+             belong to it, and the samples have the range and layout that it was trained on (--scale, --mean, --std, --layout)?",
+            percent(row.clean_accuracy)
+        )
+    })
 }
 
 /// The files that an evaluation writes, opened before it starts.

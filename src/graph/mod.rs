@@ -9,11 +9,13 @@ mod builder;
 mod expr;
 pub mod passes;
 mod shape;
+mod sweep;
 
 pub use attribute::{Attribute, Attributes};
 pub use builder::Builder;
 pub use expr::{Expr, Operand};
 pub use shape::{Dim, Dims, Fact, broadcast};
+pub use sweep::{Entries, Sweep, Swept};
 
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::onnx::{from_tensor, to_tensor};
@@ -351,6 +353,25 @@ impl Graph {
         reads
     }
 
+    /// Whether each value depends on the elements of an input, not merely on its shape, by [`ValueId::index`].
+    #[must_use]
+    pub fn depends_on_data(&self) -> Vec<bool> {
+        let mut depends = vec![false; self.values.len()];
+        for (id, _) in self.real_inputs() {
+            depends[id.index()] = true;
+        }
+        for node in &self.nodes {
+            let shape_only = node.is("Shape") || node.is("Size");
+            let reads = || self.reads(node).iter().any(|id| depends[id.index()]);
+            if draws(node.op_type()) || (!shape_only && reads()) {
+                for output in node.outputs.iter().flatten() {
+                    depends[output.index()] = true;
+                }
+            }
+        }
+        depends
+    }
+
     /// The inputs that are no initializers: what a run has to be given.
     pub fn real_inputs(&self) -> impl Iterator<Item = &(ValueId, ValueInfoProto)> {
         self.inputs
@@ -381,6 +402,11 @@ impl Graph {
         });
         id
     }
+}
+
+/// Whether an operator draws random numbers.
+fn draws(op_type: &str) -> bool {
+    op_type.starts_with("Random") || op_type == "Bernoulli" || op_type == "Multinomial"
 }
 
 /// Whether a subgraph of the node uses a name.

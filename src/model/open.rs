@@ -119,6 +119,34 @@ fn understand(
     }
 }
 
+/// The batch sizes that are tried first.
+const SMALL_BATCHES: [usize; 2] = [1, 2];
+
+/// Runs the graph, at two sizes where the batch is dynamic.
+fn trace_at(
+    graph: &mut Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<Vec<Run>, Error> {
+    let feed = |batch| ports.feeds(batch);
+    let trace =
+        |graph: &mut Graph, sizes: &[usize]| trace::trace(graph, &feed, sizes, &options.session);
+    if let Batch::Fixed(size) = batch {
+        return trace(graph, &[size]);
+    }
+    // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
+    let attempt = trace(graph, &SMALL_BATCHES);
+    let results = graph
+        .nodes
+        .iter()
+        .flat_map(|node| node.outputs.iter().flatten());
+    match attempt {
+        Ok(runs) if results.into_iter().all(|id| graph.fact(*id).is_some()) => Ok(runs),
+        _ => trace(graph, &trace::BATCHES),
+    }
+}
+
 /// Lifts, simplifies and runs a graph.
 fn run(
     mut shipped: Graph,
@@ -136,13 +164,20 @@ fn run(
     }
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
+    if passes::has_fused(&graph) {
+        trace_at(&mut graph, batch, ports, options)?;
+        let (expanded, left) = passes::expand_contrib(graph);
+        graph = expanded;
+        notes.extend(left);
+    }
     let mut graph = simplify(&graph, options, notes)?;
-    let sizes = match batch {
-        Batch::Dynamic => trace::BATCHES.to_vec(),
-        Batch::Fixed(size) => vec![size],
-    };
-    let feed = |batch| ports.feeds(batch);
-    let runs = trace::trace(&mut graph, &feed, &sizes, &options.session)?;
+    passes::count_iterations(&mut graph);
+    let mut runs = trace_at(&mut graph, batch, ports, options)?;
+    // A body that was inside another one is unrolled in the next turn.
+    while passes::unroll(&mut graph) {
+        passes::count_iterations(&mut graph);
+        runs = trace_at(&mut graph, batch, ports, options)?;
+    }
     Ok(Understood {
         shipped,
         graph,

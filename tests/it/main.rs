@@ -8,12 +8,16 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod attacks;
 mod cli;
+mod docs;
+mod expand_contrib;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;
 mod layering;
 mod lift;
+mod operators;
 mod references;
 mod registry;
 mod sources;

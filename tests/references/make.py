@@ -35,7 +35,9 @@ sys.path.insert(0, str(HERE))
 import cases_arithmetic  # noqa: E402, F401
 import cases_layers  # noqa: E402, F401
 import cases_networks  # noqa: E402, F401
+import cases_recurrent  # noqa: E402, F401
 import handmade  # noqa: E402
+import handmade_control  # noqa: E402, F401
 from case import CASES, input_of, randomise  # noqa: E402
 
 COLUMNS = ["name", "exporter", "opset", "pinned_batch", "input_shape", "classes", "losses", "float32_error", "operators"]

@@ -145,7 +145,7 @@ fn gather_nd<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
 }
 
 /// 0, 1, …, count − 1.
-fn range<'g>(n: &Vjp<'g>, count: Dim) -> Expr<'g> {
+pub(super) fn range<'g>(n: &Vjp<'g>, count: Dim) -> Expr<'g> {
     let scalar = |value: f64| n.builder().scalar(DType::I64, value);
     let limit = n.builder().extents(&[count]).squeeze(&[0]);
     let fact = Fact::new(DType::I64, vec![count]);

@@ -2,13 +2,54 @@
 
 use crate::grad::rule::{Cotangents, Rule, Vjp};
 use crate::graph::{Attribute, Attributes, Dim, Dims, Expr, Fact};
+use crate::tensor::Tensor;
 
 pub(super) const RULES: &[Rule] = &[
     // y = α A′B′ + β C, the prime for the transposition that transA and transB ask for ⇒ A̅′ = α ȳ B′ᵀ, B̅′ = α A′ᵀ ȳ, C̅ = β ȳ
     Rule::new("Gemm", gemm),
     // y = A B, as NumPy's matmul ⇒ A̅ = ȳ Bᵀ, B̅ = Aᵀ ȳ
     Rule::new("MatMul", matmul),
+    // y = det x ⇒ x̄ = ȳ · cofactors of x, themselves determinants: no division, so a singular x has its gradient too
+    Rule::new("Det", determinant),
 ];
+
+fn determinant<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let (x, dy) = (n.x(0), n.dy());
+    let (rank, shape) = (x.rank(), x.shape());
+    let size = n.fixed(shape[rank - 1])?;
+    let dy = dy.unsqueeze(&[rank - 2, rank - 1]);
+    if size == 1 {
+        return n.only(dy);
+    }
+    // Entry (i, j) of the cofactors: the determinant without row i and column j, with the sign of a chessboard.
+    let others = |own: i64| (0..size).filter(move |&other| other != own);
+    let list: Vec<i64> = (0..size).flat_map(others).collect();
+    let list = n
+        .builder()
+        .ints(&list)
+        .reshape(&[Dim::fixed(size), Dim::fixed(size - 1)]);
+    let minors = x.gather(list, rank - 1).gather(list, rank - 2);
+    // Now […, i, rows, j, columns].
+    let mut order: Vec<usize> = (0..rank + 2).collect();
+    order.swap(rank - 1, rank);
+    let fact = Fact::new(x.dtype(), shape);
+    let minors = n
+        .builder()
+        .node("Det", &[minors.transpose(&order)], &[], fact);
+    let signs = (0..size * size).map(|at| {
+        if (at / size + at % size) % 2 == 0 {
+            1.0
+        } else {
+            -1.0
+        }
+    });
+    let extent = usize::try_from(size).unwrap_or_default();
+    let signs = Tensor::new(&[extent, extent], signs.collect::<Vec<f64>>());
+    let signs = n
+        .builder()
+        .constant(&signs.ok_or("its matrices are not square")?);
+    n.only(minors * signs.cast_like(x) * dy)
+}
 
 fn gemm<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let (a, b, dy) = (n.x(0), n.x(1), n.dy());

@@ -4,6 +4,8 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
+mod control;
 mod conv;
 mod einsum;
 mod index;
@@ -12,8 +14,11 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod refused;
 mod resize;
+mod sample;
 mod shape;
+mod signal;
 mod softmax;
 mod zero;
 
@@ -23,6 +28,8 @@ use super::rule::Rule;
 pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
+    ("attention", attention::RULES),
+    ("control", control::RULES),
     ("conv", conv::RULES),
     ("einsum", einsum::RULES),
     ("index", index::RULES),
@@ -31,8 +38,11 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("pool", pool::RULES),
     ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
+    ("refused", refused::RULES),
     ("resize", resize::RULES),
+    ("sample", sample::RULES),
     ("shape", shape::RULES),
+    ("signal", signal::RULES),
     ("softmax", softmax::RULES),
     ("zero", zero::RULES),
 ];

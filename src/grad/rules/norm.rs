@@ -8,12 +8,18 @@ pub(super) const RULES: &[Rule] = &[
     // y = γ (x − μ) / √(σ² + ε) + β per channel, with μ and σ² given
     // ⇒ x̄ = ȳ γ/√(σ² + ε), γ̄ = Σ ȳ (x − μ)/√(σ² + ε), β̄ = Σ ȳ, μ̄ = −Σ x̄, σ̄² = −½ Σ ȳ γ (x − μ) (σ² + ε)^{−3/2}
     Rule::new("BatchNormalization", batch_normalization),
-    // y = γ x̂ + β per channel, x̂ normalised over the positions of each sample and channel ⇒ see `Standard`
+    // y = γ x̂ + β per channel, x̂ normalised over the positions of each sample and channel ⇒ x̄ = (g − mean g − x̂·mean(g·x̂))/√(σ² + ε), g = ȳγ; γ̄ = Σ ȳx̂, β̄ = Σ ȳ
     Rule::new("InstanceNormalization", instance_normalization),
-    // y = γ x̂ + β, x̂ normalised over the axes from `axis` on ⇒ see `Standard`
+    // y = γ x̂ + β, x̂ normalised over the axes from `axis` on ⇒ x̄ = (g − mean g − x̂·mean(g·x̂))/√(σ² + ε), g = ȳγ; γ̄ = Σ ȳx̂, β̄ = Σ ȳ
     Rule::new("LayerNormalization", layer_normalization),
-    // y = γ x̂ + β, x̂ normalised over the channels and positions of each sample and group ⇒ see `Standard`
+    // y = γ x̂ + β, x̂ normalised over the channels and positions of each sample and group ⇒ x̄ = (g − mean g − x̂·mean(g·x̂))/√(σ² + ε), g = ȳγ; γ̄ = Σ ȳx̂, β̄ = Σ ȳ
     Rule::new("GroupNormalization", group_normalization),
+    // y = γ x̂, x̂ = x / √(mean x² + ε) over the axes from `axis` on ⇒ x̄ = (g − x̂ mean(g x̂)) / √(…) with g = γ ȳ, γ̄ = Σ ȳ x̂
+    Rule::new("RMSNormalization", rms_normalization),
+    // y = x / ‖x‖ₚ ⇒ x̄ = (ȳ − s Σ ȳ y) / ‖x‖ₚ, where s = y for p = 2 and sign x for p = 1; 0 where the norm is 0
+    Rule::new("LpNormalization", lp_normalization),
+    // y = c / (σ + 10⁻⁹), c = x − μ ⇒ x̄ = (ȳ − mean ȳ − (c/σ) mean(ȳ c/σ)) / σ; 0 where σ is 0
+    Rule::new("MeanVarianceNormalization", mean_variance_normalization),
     // y = x D^{−b}, D = k + (a/size) Σ over the window of channels of x²
     // ⇒ x̄ = ȳ D^{−b} − (2ab/size) x · (Σ over the mirrored window of ȳ x D^{−b−1})
     Rule::new("LRN", local_response_normalization),
@@ -106,6 +112,56 @@ fn instance_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         &|| summed(dy * standard.normal),
         &|| summed(dy),
     ])
+}
+
+fn rms_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let x = match n.x(0).dtype() {
+        DType::F16 | DType::BF16 => n.x(0).cast(DType::F32),
+        _ => n.x(0),
+    };
+    let first = n.axis(n.int("axis").unwrap_or(-1), x.rank())?;
+    let axes: Vec<usize> = (first..x.rank()).collect();
+    let square = mean(x * x, &axes) + epsilon(n);
+    let inverse = square.unary("Sqrt").unary("Reciprocal");
+    let normal = x * inverse;
+    let dy = n.dy().cast_like(x);
+    let scaled = dy * n.x(1).cast_like(x);
+    n.each(&[
+        &|| (scaled - normal * mean(scaled * normal, &axes)) * inverse,
+        &|| dy * normal,
+    ])
+}
+
+fn lp_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let (x, y, dy) = (n.x(0), n.y(0), n.dy());
+    let axis = n.axis(n.int("axis").unwrap_or(-1), x.rank())?;
+    let (norm, slope) = match n.int("p").unwrap_or(2) {
+        1 => (x.reduce("ReduceL1", &[axis], true), x.unary("Sign")),
+        2 => (x.reduce("ReduceL2", &[axis], true), y),
+        p => return Err(format!("its norm of order {p} has no rule")),
+    };
+    let is_zero = norm.equal(0.0);
+    let inverse = is_zero.select(
+        0.0,
+        is_zero.select(1.0, norm, norm).unary("Reciprocal"),
+        norm,
+    );
+    n.only((dy - slope * (dy * y).sum(&[axis])) * inverse)
+}
+
+fn mean_variance_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let (x, dy) = (n.x(0), n.dy());
+    let axes = n.ints("axes").unwrap_or(&[0, 2, 3]).iter();
+    let axes: Vec<usize> = axes
+        .map(|&axis| n.axis(axis, x.rank()))
+        .collect::<Result<_, _>>()?;
+    let centred = x - mean(x, &axes);
+    let deviation = mean(centred * centred, &axes).unary("Sqrt");
+    let flat = deviation.equal(0.0);
+    let inverse = flat.select(0.0, flat.select(1.0, deviation, x).unary("Reciprocal"), x);
+    let normal = centred * inverse;
+    let along = normal * mean(dy * normal, &axes);
+    n.only((dy - mean(dy, &axes) - along) * inverse)
 }
 
 fn layer_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {

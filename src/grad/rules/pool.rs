@@ -1,5 +1,6 @@
 //! Pools over windows and over all positions.
 
+use super::index;
 use crate::grad::rule::{Cotangents, Rule, Vjp};
 use crate::grad::window::Window;
 use crate::graph::{Attributes, Dim, Expr, Fact};
@@ -32,6 +33,9 @@ pub(super) const RULES: &[Rule] = &[
         let power = power(n)?;
         n.only(slope(n.x(0), power) * share(n.dy(), n.y(0), power))
     }),
+    // y = x at its indices, 0 elsewhere ⇒ x̄ = ȳ at the indices; where several entries go to one place, to the one that stands there.
+    // PyTorch gives it to all of them, which is not the gradient of what is computed.
+    Rule::new("MaxUnpool", max_unpool),
 ];
 
 /// The operands of a global pool with all positions in one axis: x as `[n, c, positions]`, ȳ as `[n, c, 1]`.
@@ -65,6 +69,22 @@ fn split(shape: &[Dim]) -> Result<(&[Dim; 2], &[Dim]), String> {
 /// The product of extents that have to be fixed.
 fn product(n: &Vjp<'_>, extents: &[Dim]) -> Result<i64, String> {
     extents.iter().map(|&dim| n.fixed(dim)).product()
+}
+
+fn max_unpool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let (x, y, dy) = (n.x(0), n.y(0), n.dy());
+    // Indices count over the whole tensor, samples and channels included.
+    let (from, to) = (index::product(&x.shape())?, index::product(&y.shape())?);
+    let indices = n.x(1).reshape(&[from]);
+    let entries = index::range(n, from);
+    let nobody = n.builder().full(DType::I64, &[to], -1.0);
+    let fact = nobody.fact();
+    let last = n
+        .builder()
+        .node("ScatterElements", &[nobody, indices, entries], &[], fact);
+    let stands = last.gather(indices, 0).equal(entries);
+    let dx = dy.reshape(&[to]).gather(indices, 0).where_(stands);
+    n.only(dx.reshape_like(x))
 }
 
 fn max_pool<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {

@@ -104,3 +104,25 @@ proptest! {
         Case::new("MatMul", vec![varied(&a), varied(&b)]).seed(seed).check();
     }
 }
+
+#[test]
+fn determinants_of_any_size() {
+    for shape in [
+        &[N, 1, 1][..],
+        &[N, 2, 2],
+        &[N, 2, 3, 3],
+        &[4, 4],
+        &[1, 5, 5],
+    ] {
+        Case::new("Det", vec![varied(shape)]).single().check();
+    }
+}
+
+#[test]
+fn a_singular_matrix_has_its_cofactors() {
+    let x = Input::Fixed(array(&[2, 2], &[1.0, 2.0, 2.0, 4.0]));
+    let found = Case::new("Det", vec![x])
+        .single()
+        .gradients(&[array(&[], &[1.0])], 1);
+    assert_close(&found.cotangents[0], &[4.0, -2.0, -2.0, 1.0], 1e-6);
+}

@@ -6,6 +6,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod conv;
 mod einsum;
 mod half_precision;
@@ -15,11 +16,15 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod refused;
 mod resize;
+mod sample;
 mod shape;
+mod signal;
 mod softmax;
 
 use mohs::grad::vjp;
+use mohs::graph::passes::{expand_contrib, has_fused};
 use mohs::graph::{Attribute, Builder, Dim, Fact, Graph, ValueId};
 use mohs::model::trace::{BATCHES, trace};
 use mohs::onnx::proto::{
@@ -96,6 +101,8 @@ pub struct Case {
 
 /// What one evaluation of the rule gives.
 pub struct Gradients {
+    /// The results of the operator that are in use.
+    pub outputs: Vec<Tensor>,
     /// The cotangent of each differentiated operand, in order; zeros where it has none.
     pub cotangents: Vec<ArrayD<f64>>,
 }
@@ -171,7 +178,7 @@ impl Case {
         (0..self.outputs).filter(|position| !self.left_out.contains(position))
     }
 
-    fn is_batched(&self) -> bool {
+    pub fn is_batched(&self) -> bool {
         self.inputs
             .iter()
             .any(|input| matches!(input, Input::Varied { shape, .. } if shape.contains(&N)))
@@ -255,7 +262,7 @@ impl Case {
     }
 
     /// The operands at a batch size, by name.
-    fn feeds(&self, batch: usize) -> Vec<(String, Tensor)> {
+    pub fn feeds(&self, batch: usize) -> Vec<(String, Tensor)> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut feeds = Vec::new();
         for (position, input) in self.inputs.iter().enumerate() {
@@ -312,6 +319,9 @@ impl Case {
                 .collect())
         };
         trace(&mut graph, &feed, batches, &options).unwrap();
+        if has_fused(&graph) {
+            graph = expand_contrib(graph).0;
+        }
         let outputs: Vec<(usize, ValueId)> = self
             .results()
             .map(|position| (position, graph.find(&format!("y{position}")).unwrap()))
@@ -406,7 +416,11 @@ impl Case {
                 None => ArrayD::zeros(IxDyn(&shape)),
             }
         });
+        let outputs = self
+            .results()
+            .filter_map(|position| find(&format!("y{position}")));
         Gradients {
+            outputs: outputs.collect(),
             cotangents: cotangents.collect(),
         }
     }

@@ -207,3 +207,70 @@ proptest! {
         Case::new("BatchNormalization", inputs).seed(seed).check();
     }
 }
+
+#[test]
+fn rms_normalization_over_any_trailing_axes() {
+    for (shape, scale, axis) in [
+        (&[N, 3, 4][..], &[4][..], -1),
+        (&[N, 3, 4], &[3, 4], 1),
+        (&[N, 5], &[5], 1),
+        (&[2, 3], &[2, 3], 0),
+        (&[N, 2, 3, 2], &[3, 2], -2),
+        (&[N, 3, 4], &[1], -1),
+    ] {
+        let inputs = vec![varied(shape), varied(scale)];
+        let case = Case::new("RMSNormalization", inputs).opset(23);
+        case.clone().int("axis", axis).check();
+        case.int("axis", axis).float("epsilon", 0.1).check();
+    }
+}
+
+#[test]
+fn lp_normalization_of_both_orders() {
+    for p in [1, 2] {
+        for axis in [-1, 0, 1, 2] {
+            let case = Case::new("LpNormalization", vec![varied(&[N, 3, 4])]);
+            case.int("p", p).int("axis", axis).check();
+        }
+        Case::new("LpNormalization", vec![varied(&[5])])
+            .int("p", p)
+            .check();
+    }
+    Case::new("LpNormalization", vec![varied(&[N, 3])]).check();
+}
+
+#[test]
+fn a_norm_of_zero_has_no_gradient() {
+    for p in [1, 2] {
+        let x = Input::Fixed(array(&[2, 2], &[0.0, 0.0, 3.0, 4.0]));
+        let case = Case::new("LpNormalization", vec![x]).int("p", p);
+        let found = case.gradients(&[array(&[2, 2], &[1.0, -2.0, 1.0, 0.0])], 1);
+        let row: &[f64] = if p == 1 {
+            &[4.0 / 49.0, -3.0 / 49.0]
+        } else {
+            &[16.0 / 125.0, -12.0 / 125.0]
+        };
+        assert_close(&found.cotangents[0], &[&[0.0, 0.0], row].concat(), 1e-12);
+    }
+}
+
+#[test]
+fn mean_variance_normalization_over_any_axes() {
+    let case =
+        |shape: &[usize]| Case::new("MeanVarianceNormalization", vec![varied(shape)]).single();
+    case(&[2, 3, 4, 2]).check();
+    case(&[N, 3, 4, 2]).ints("axes", &[2, 3]).check();
+    case(&[N, 3, 4]).ints("axes", &[-1]).check();
+    case(&[N, 3, 4]).ints("axes", &[1, 2]).check();
+    case(&[2, 6]).ints("axes", &[0]).check();
+}
+
+#[test]
+fn without_variance_there_is_no_gradient() {
+    let x = Input::Fixed(array(&[2, 2], &[5.0, 5.0, 1.0, 3.0]));
+    let case = Case::new("MeanVarianceNormalization", vec![x])
+        .single()
+        .ints("axes", &[1]);
+    let found = case.gradients(&[array(&[2, 2], &[1.0, -2.0, 1.0, 0.0])], 1);
+    assert_close(&found.cotangents[0], &[0.0, 0.0, 0.0, 0.0], 1e-6);
+}

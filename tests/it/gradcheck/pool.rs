@@ -318,3 +318,35 @@ proptest! {
         case.int("ceil_mode", ceil).int("count_include_pad", include).check();
     }
 }
+
+#[test]
+fn max_unpool_puts_the_cotangent_back_from_its_places() {
+    let indices = |shape: &[usize], values: Vec<i64>| {
+        Input::Constant(mohs::tensor::Tensor::new(shape, values).unwrap())
+    };
+    let places = indices(&[1, 2, 2, 2], vec![0, 3, 9, 10, 20, 22, 24, 31]);
+    let inputs = vec![varied(&[1, 2, 2, 2]), places];
+    let case = linear(Case::new("MaxUnpool", inputs).single());
+    let case = case.ints("kernel_shape", &[2, 2]).ints("strides", &[2, 2]);
+    case.check();
+    let places = indices(&[1, 1, 2], vec![5, 1]);
+    let inputs = vec![varied(&[1, 1, 2]), places, ints(&[1, 1, 6])];
+    linear(Case::new("MaxUnpool", inputs).single())
+        .ints("kernel_shape", &[2])
+        .ints("strides", &[2])
+        .check();
+}
+
+#[test]
+fn where_entries_go_to_one_place_the_one_that_stands_there_has_the_cotangent() {
+    let places = mohs::tensor::Tensor::new(&[1, 1, 3], vec![2i64, 2, 0]).unwrap();
+    let inputs = vec![
+        Input::Fixed(array(&[1, 1, 3], &[4.0, 5.0, 6.0])),
+        Input::Constant(places),
+    ];
+    let case = Case::new("MaxUnpool", inputs).single();
+    let case = case.ints("kernel_shape", &[2]).ints("strides", &[1]);
+    let found = case.gradients(&[array(&[1, 1, 4], &[1.0, 2.0, 3.0, 4.0])], 1);
+    // The result is 6, 0, 5, 0.
+    assert_close(&found.cotangents[0], &[0.0, 3.0, 1.0], 0.0);
+}
