@@ -91,6 +91,12 @@ fn understand(
         let understood = run(freed, Batch::Dynamic, ports, options, &mut remarks);
         let understood = understood.map_err(|error| check::first_line(&error))?;
         check::independent_of_the_batch(&understood.graph, &understood.runs)?;
+        if let Some(node) = passes::decides_by_data(&understood.graph) {
+            // Samples that happen to agree do not show it.
+            return Err(format!(
+                "{node} decides by the data, for a whole batch at once"
+            ));
+        }
         Ok((understood, changes, remarks))
     });
     match attempt {
@@ -173,8 +179,8 @@ fn run(
     let mut graph = simplify(&graph, options, notes)?;
     passes::count_iterations(&mut graph);
     let mut runs = trace_at(&mut graph, batch, ports, options)?;
-    // A body that was inside another one is unrolled in the next turn.
-    while passes::unroll(&mut graph) {
+    // A body that was inside another one is unrolled in the next turn, and what an unrolled body computes is known then.
+    while passes::unroll(&mut graph) | passes::resolve_sequences(&mut graph) {
         passes::count_iterations(&mut graph);
         runs = trace_at(&mut graph, batch, ports, options)?;
     }
