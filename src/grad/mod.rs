@@ -248,6 +248,14 @@ impl Path {
             for output in floats {
                 varied[output.index()] = true;
             }
+            if let Some(Rule {
+                kind: Kind::Refused(reason),
+                ..
+            }) = rule
+            {
+                without_rule.push(Obstacle::of(node, (*reason).into()));
+                continue;
+            }
             let unknown = |id: &&ValueId| graph.fact(**id).is_none();
             if let Some(id) = (node.inputs.iter().chain(&node.outputs).flatten()).find(unknown) {
                 let reason = format!("the shape of `{}` depends on the data", graph.name(*id));

@@ -17,6 +17,8 @@ pub enum Kind {
     Vjp(Apply),
     /// Not at all: its gradient is zero wherever it exists, for the reason given.
     Zero(&'static str),
+    /// It cannot be, for the reason given; a graph with it on the gradient path is refused.
+    Refused(&'static str),
 }
 
 /// The differentiation rule of one operator.
@@ -46,6 +48,15 @@ impl Rule {
             op_type,
             domain: "",
             kind: Kind::Zero(reason),
+        }
+    }
+
+    /// A standard operator that cannot be differentiated.
+    pub(super) const fn refused(op_type: &'static str, reason: &'static str) -> Self {
+        Rule {
+            op_type,
+            domain: "",
+            kind: Kind::Refused(reason),
         }
     }
 }
@@ -114,6 +125,7 @@ impl<'g> Vjp<'g> {
     }
 
     /// The result at a position, where the node hands it out.
+    #[must_use]
     pub fn optional_y(&self, position: usize) -> Option<Expr<'g>> {
         self.outputs.get(position).copied().flatten()
     }
@@ -122,6 +134,7 @@ impl<'g> Vjp<'g> {
     ///
     /// # Panics
     /// Where the node is not in the graph.
+    #[must_use]
     pub fn hand_out(&self, position: usize, fact: Fact) -> Expr<'g> {
         let id = self.builder.with_graph_mut(|graph| {
             let this = |node: &&mut Node| {

@@ -2,7 +2,7 @@
 
 use super::ports::describe;
 use crate::grad::{Kind, rules};
-use crate::graph::Graph;
+use crate::graph::{Graph, passes};
 use crate::onnx::{self, ModelProto};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -117,7 +117,8 @@ fn used(domain: &str, op_type: &str, count: usize) -> OperatorUse {
         Some(Kind::Zero(reason)) => Support::Zero(reason),
         // Constants are made initializers before a model is differentiated.
         None if op_type == "Constant" && domain.is_empty() => Support::Zero("a constant"),
-        None => Support::None,
+        None if passes::is_fused(domain, op_type) => Support::Differentiated,
+        Some(Kind::Refused(_)) | None => Support::None,
     };
     let op_type = if domain.is_empty() {
         op_type.to_owned()

@@ -128,38 +128,29 @@ fn understand(
 /// The batch sizes that are tried first.
 const SMALL_BATCHES: [usize; 2] = [1, 2];
 
-/// Runs a graph at the sizes that tell most about it.
-fn trace_as(
+/// Runs the graph, at two sizes where the batch is dynamic.
+fn trace_at(
     graph: &mut Graph,
     batch: Batch,
     ports: &Ports,
     options: &ModelOptions,
 ) -> Result<Vec<Run>, Error> {
-    match batch {
-        Batch::Fixed(size) => trace_at(graph, &[size], ports, options),
-        // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
-        Batch::Dynamic => match trace_at(graph, &SMALL_BATCHES, ports, options) {
-            Ok(runs)
-                if graph
-                    .nodes
-                    .iter()
-                    .flat_map(|node| node.outputs.iter().flatten())
-                    .all(|id| graph.fact(*id).is_some()) =>
-            {
-                Ok(runs)
-            }
-            _ => trace_at(graph, &trace::BATCHES, ports, options),
-        },
+    let feed = |batch| ports.feeds(batch);
+    let trace =
+        |graph: &mut Graph, sizes: &[usize]| trace::trace(graph, &feed, sizes, &options.session);
+    if let Batch::Fixed(size) = batch {
+        return trace(graph, &[size]);
     }
-}
-
-fn trace_at(
-    graph: &mut Graph,
-    sizes: &[usize],
-    ports: &Ports,
-    options: &ModelOptions,
-) -> Result<Vec<Run>, Error> {
-    trace::trace(graph, &|batch| ports.feeds(batch), sizes, &options.session)
+    // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
+    let attempt = trace(graph, &SMALL_BATCHES);
+    let results = graph
+        .nodes
+        .iter()
+        .flat_map(|node| node.outputs.iter().flatten());
+    match attempt {
+        Ok(runs) if results.into_iter().all(|id| graph.fact(*id).is_some()) => Ok(runs),
+        _ => trace(graph, &trace::BATCHES),
+    }
 }
 
 /// Lifts, simplifies and runs a graph.
@@ -179,13 +170,19 @@ fn run(
     }
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
+    if passes::has_fused(&graph) {
+        trace_at(&mut graph, batch, ports, options)?;
+        let (expanded, left) = passes::expand_contrib(graph);
+        graph = expanded;
+        notes.extend(left);
+    }
     let mut graph = simplify(&graph, options, notes)?;
     passes::count_iterations(&mut graph);
-    let mut runs = trace_as(&mut graph, batch, ports, options)?;
+    let mut runs = trace_at(&mut graph, batch, ports, options)?;
     // A body that was inside another one is unrolled in the next turn, and what an unrolled body computes is known then.
     while passes::unroll(&mut graph) | passes::resolve_sequences(&mut graph) {
         passes::count_iterations(&mut graph);
-        runs = trace_as(&mut graph, batch, ports, options)?;
+        runs = trace_at(&mut graph, batch, ports, options)?;
     }
     Ok(Understood {
         shipped,

@@ -57,6 +57,7 @@ An operator that is not listed here is an error where it stands between the inpu
             };
             let how = match rule.kind {
                 Kind::Zero(reason) => format!("0: {reason}"),
+                Kind::Refused(reason) => format!("refused: {reason}"),
                 Kind::Vjp(_) => formula(source, rule),
             };
             let _ = writeln!(text, "| {name} | {} |", how.replace('|', "\\|"));

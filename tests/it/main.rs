@@ -8,13 +8,17 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod attacks;
 mod cli;
 mod docs;
+mod expand_contrib;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;
 mod layering;
 mod lift;
+mod onnx_nodes;
+mod operators;
 mod references;
 mod registry;
 mod sources;

@@ -17,6 +17,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule::new("Scan", refused),
 ];
 
+// Taken apart beforehand where every run does the same; what is left is refused, with the reason.
 fn refused<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let reason = n
         .builder()

@@ -14,6 +14,7 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod refused;
 mod resize;
 mod sample;
 mod shape;
@@ -37,6 +38,7 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("pool", pool::RULES),
     ("recurrent", recurrent::RULES),
     ("reduce", reduce::RULES),
+    ("refused", refused::RULES),
     ("resize", resize::RULES),
     ("sample", sample::RULES),
     ("shape", shape::RULES),

@@ -60,7 +60,7 @@ struct Place {
 
 impl Place {
     /// An operand's entry for the axis, as a list of one; `half` 1 is the second half of `roi`.
-    fn entry<'g>(self, list: Expr<'g>, half: usize) -> Expr<'g> {
+    fn entry(self, list: Expr<'_>, half: usize) -> Expr<'_> {
         let start = as_i64(self.position + half * self.count);
         list.slice(0, start, Dim::fixed(start + 1))
     }

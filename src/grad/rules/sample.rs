@@ -196,7 +196,8 @@ struct Taps<'g> {
     /// The extents in front of the positions, and the number of positions.
     lead: Dims,
     positions: Dim,
-    taps: i64,
+    /// The number of taps of a position, over all axes.
+    count: i64,
 }
 
 impl<'g> Taps<'g> {
@@ -204,9 +205,9 @@ impl<'g> Taps<'g> {
         let shape = axes[0].index.shape();
         let (lead, positions) = (shape[..shape.len() - 2].to_vec(), shape[shape.len() - 2]);
         let mut flat: Option<Expr<'g>> = None;
-        let mut taps = 1;
+        let mut count = 1;
         for (axis, each) in axes.iter().enumerate() {
-            taps *= each.index.shape()[lead.len() + 1].extent().unwrap_or(1);
+            count *= each.index.shape()[lead.len() + 1].extent().unwrap_or(1);
             let index = spread(each.index, axis, axes.len());
             #[expect(
                 clippy::cast_precision_loss,
@@ -217,13 +218,13 @@ impl<'g> Taps<'g> {
         }
         let flat = flat.ok_or("it has no axes to sample")?.cast(DType::I64);
         let mut row = lead.clone();
-        row.extend([Dim::ONE, positions.times(taps)]);
+        row.extend([Dim::ONE, positions.times(count)]);
         Ok(Taps {
             axes,
             flat: flat.reshape(&row),
             lead,
             positions,
-            taps,
+            count,
         })
     }
 
@@ -240,21 +241,21 @@ impl<'g> Taps<'g> {
             product = Some(product.map_or(factor, |product| product * factor));
         }
         let mut shape = self.lead.clone();
-        shape.extend([self.positions, Dim::fixed(self.taps)]);
+        shape.extend([self.positions, Dim::fixed(self.count)]);
         product.map(|product| product.reshape(&shape))
     }
 
     /// `[lead…, channels, positions, taps]` with this many channels.
     fn shape(&self, channels: Dim) -> Dims {
         let mut shape = self.lead.clone();
-        shape.extend([channels, self.positions, Dim::fixed(self.taps)]);
+        shape.extend([channels, self.positions, Dim::fixed(self.count)]);
         shape
     }
 
     /// The indices for every channel.
     fn indices(&self, channels: Dim) -> Expr<'g> {
         let mut shape = self.lead.clone();
-        shape.extend([channels, self.positions.times(self.taps)]);
+        shape.extend([channels, self.positions.times(self.count)]);
         self.flat.expand(&shape)
     }
 
@@ -272,7 +273,7 @@ impl<'g> Taps<'g> {
         let weights = self.weights(None)?.unsqueeze(&[self.lead.len()]);
         let updates = dy.unsqueeze(&[self.lead.len() + 2]) * weights.cast_like(dy);
         let mut row = self.lead.clone();
-        row.extend([channels, self.positions.times(self.taps)]);
+        row.extend([channels, self.positions.times(self.count)]);
         let updates = updates.reshape(&row);
         Some(
             image
@@ -308,7 +309,7 @@ fn image_extents(n: &Vjp<'_>) -> Result<Vec<i64>, String> {
     n.shape().iter().skip(2).map(|&dim| n.fixed(dim)).collect()
 }
 
-fn single<'g>(value: Expr<'g>) -> Expr<'g> {
+fn single(value: Expr<'_>) -> Expr<'_> {
     match value.dtype() {
         DType::F16 | DType::BF16 => value.cast(DType::F32),
         _ => value,
@@ -487,7 +488,7 @@ fn deformable_convolution<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let part_channels = Dim::fixed(channels / form.offset_groups);
     let moved = offset.reshape(&[batch, parts, kernel, Dim::fixed(2), Dim::fixed(places)]);
     let mut axes = Vec::new();
-    for axis in 0..2 {
+    for (axis, &extent) in extents.iter().enumerate().take(2) {
         let regular = form.regular(axis).ok_or("its kernel is empty")?;
         let regular = n.builder().constant(&regular).cast_like(offset);
         let component = as_i64(axis);
@@ -495,7 +496,7 @@ fn deformable_convolution<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         let position = moved.reshape(&[batch, parts, spots, Dim::ONE]) + regular;
         axes.push(AxisTaps::new(
             position,
-            extents[axis],
+            extent,
             Mode::Linear,
             Outside::Zeros,
         ));

@@ -1,5 +1,6 @@
 //! Rewrites of whole graphs, one per file.
 
+mod expand_contrib;
 mod free_batch;
 mod lift;
 mod normalize;
@@ -7,6 +8,7 @@ mod prune;
 mod sequences;
 mod unroll;
 
+pub use expand_contrib::{expand_contrib, has_fused, is_fused};
 pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
 pub use normalize::{Normalization, normalize};

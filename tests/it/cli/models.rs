@@ -1,6 +1,7 @@
 //! Models of every kind that works, and what is said of them.
 
 use super::fixtures::{N, Tiny, constant, evaluate, ready};
+use super::results::assert_same;
 use super::{Sandbox, shipped, texts};
 use crate::gradcheck::info;
 use crate::lift::joined;
@@ -126,6 +127,73 @@ fn mohs_own_gradient_graph_gives_the_same_report() {
         sandbox.read("report/samples.csv")
     };
     assert_eq!(run(&[]), run(&["--gradient", "gradient.onnx"]));
+}
+
+/// The linear model's gradient graph as another program could write it, at the opset of the model.
+fn foreign_gradient() -> ModelProto {
+    let mut tiny = Tiny::linear();
+    tiny.inputs.push(info("labels", DType::I64, &[N]));
+    tiny.outputs.extend([
+        info("loss", DType::F32, &[N]),
+        info("grad", DType::F32, &[N, Some(4)]),
+    ]);
+    let integers = |name: &str, values: &[i64]| {
+        let shape: &[usize] = if values.len() == 1 {
+            &[]
+        } else {
+            &[values.len()]
+        };
+        let tensor = Tensor::new(shape, values.to_vec()).unwrap();
+        mohs::onnx::from_tensor(name, &tensor)
+    };
+    let axes = mohs::onnx::from_tensor("axes", &Tensor::new(&[1], vec![1i64]).unwrap());
+    tiny.initializers.extend([
+        integers("depth", &[3]),
+        constant("values", &[2], &[0.0, 1.0]),
+        axes,
+    ]);
+    let mut sum = joined("ReduceSum", &["own", "axes"], &["likelihood"]);
+    sum.attribute = vec![Attribute::Int(0).to_proto("keepdims")];
+    tiny.nodes.extend([
+        joined("OneHot", &["labels", "depth", "values"], &["one_hot"]),
+        joined("LogSoftmax", &["logits"], &["log"]),
+        joined("Mul", &["log", "one_hot"], &["own"]),
+        sum,
+        joined("Neg", &["likelihood"], &["loss"]),
+        joined("Softmax", &["logits"], &["probabilities"]),
+        joined("Sub", &["probabilities", "one_hot"], &["error"]),
+        joined("Transpose", &["weights"], &["turned"]),
+        joined("MatMul", &["error", "turned"], &["grad"]),
+    ]);
+    tiny.model()
+}
+
+#[test]
+fn a_gradient_graph_made_elsewhere_gives_the_same_verdicts() {
+    let sandbox = ready();
+    std::fs::write(
+        sandbox.path("foreign.onnx"),
+        mohs::onnx::encode(&foreign_gradient()),
+    )
+    .unwrap();
+    for (attack, norm) in [("pgd:steps=6", "linf"), ("fgm,pgd:steps=6", "l1")] {
+        let report = |more: &[&str]| {
+            let mut arguments = vec!["--epsilon", "0.2,0.8", "--norm", norm, "--attack", attack];
+            arguments.extend(more);
+            let mut all = vec![
+                "evaluate",
+                "model.onnx",
+                "--data",
+                "data.npz",
+                "--out",
+                "report",
+            ];
+            all.extend(arguments);
+            sandbox.run(&all);
+            sandbox.read("report/samples.csv")
+        };
+        assert_same(&report(&[]), &report(&["--gradient", "foreign.onnx"]));
+    }
 }
 
 #[test]

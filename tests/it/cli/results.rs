@@ -46,7 +46,7 @@ fn digits(sandbox: &Sandbox, more: &[&str]) -> (String, String) {
 }
 
 /// Asserts that two `samples.csv` say the same, floats to 1e-5.
-fn assert_same(a: &str, b: &str) {
+pub(crate) fn assert_same(a: &str, b: &str) {
     let (a, b) = (rows(a), rows(b));
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter().zip(&b) {
@@ -423,4 +423,13 @@ fn the_data_may_come_in_any_format() {
     let (found, stderr) = read("t-images-idx3-ubyte.gz,t-labels-idx1-ubyte.gz", &[]);
     assert_same(&expected, &found);
     assert!(stderr.contains("[2, 2]"), "{stderr}");
+}
+
+#[test]
+fn a_run_says_where_its_files_are() {
+    let sandbox = ready();
+    let arguments = ["--save-adversarial", "found.npz"];
+    let (_, stderr) = sandbox.run(&evaluate("model.onnx", "data.npz", &arguments));
+    assert!(stderr.contains("samples.csv are in report\n"), "{stderr}");
+    assert!(stderr.contains("examples are in found.npz\n"), "{stderr}");
 }

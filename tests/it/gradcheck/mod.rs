@@ -17,6 +17,7 @@ mod norm;
 mod pool;
 mod recurrent;
 mod reduce;
+mod refused;
 mod resize;
 mod sample;
 mod shape;
@@ -24,6 +25,7 @@ mod signal;
 mod softmax;
 
 use mohs::grad::vjp;
+use mohs::graph::passes::{LIFTED_OPSET, expand_contrib, has_fused, lift};
 use mohs::graph::{Attribute, Builder, Dim, Fact, Graph, ValueId};
 use mohs::model::trace::{BATCHES, trace};
 use mohs::onnx::proto::{
@@ -31,7 +33,7 @@ use mohs::onnx::proto::{
     OperatorSetIdProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
 };
 use mohs::onnx::{encode, from_tensor};
-use mohs::runtime::{Session, SessionOptions, Value};
+use mohs::runtime::{Optimization, Session, SessionOptions, Value};
 use mohs::tensor::{DType, Tensor};
 use ndarray::{ArrayD, Dimension as _, IxDyn};
 use proptest::prelude::ProptestConfig;
@@ -102,8 +104,6 @@ pub struct Case {
 
 /// What one evaluation of the rule gives.
 pub struct Gradients {
-    /// The results of the operator that are in use.
-    pub outputs: Vec<Tensor>,
     /// The cotangent of each differentiated operand, in order; zeros where it has none.
     pub cotangents: Vec<ArrayD<f64>>,
 }
@@ -180,7 +180,7 @@ impl Case {
         (0..self.outputs).filter(|position| !self.left_out.contains(position))
     }
 
-    fn is_batched(&self) -> bool {
+    pub fn is_batched(&self) -> bool {
         self.inputs
             .iter()
             .any(|input| matches!(input, Input::Varied { shape, .. } if shape.contains(&N)))
@@ -265,7 +265,7 @@ impl Case {
     }
 
     /// The operands at a batch size, by name.
-    fn feeds(&self, batch: usize) -> Vec<(String, Tensor)> {
+    pub fn feeds(&self, batch: usize) -> Vec<(String, Tensor)> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut feeds = Vec::new();
         for (position, input) in self.inputs.iter().enumerate() {
@@ -308,7 +308,14 @@ impl Case {
     /// The gradient graph: inputs `u0`, `u1`, … are the cotangents of the results, outputs `d0`, … those of the operands.
     fn gradient_graph(&self) -> Result<(Graph, Vec<Option<String>>), mohs::grad::Error> {
         let options = session_options();
-        let mut graph = Graph::from_model(self.model());
+        let mut graph = Graph::from_model(if INLINED.contains(&self.op_type) {
+            inlined(&self.model())
+        } else {
+            self.model()
+        });
+        if self.opset < LIFTED_OPSET {
+            lift(&mut graph).unwrap();
+        }
         let batches = if self.is_batched() {
             &BATCHES[..]
         } else {
@@ -322,6 +329,9 @@ impl Case {
                 .collect())
         };
         trace(&mut graph, &feed, batches, &options).unwrap();
+        if has_fused(&graph) {
+            graph = expand_contrib(graph).0;
+        }
         let outputs: Vec<(usize, ValueId)> = self
             .results()
             .map(|position| (position, graph.find(&format!("y{position}")).unwrap()))
@@ -416,11 +426,7 @@ impl Case {
                 None => ArrayD::zeros(IxDyn(&shape)),
             }
         });
-        let outputs = self
-            .results()
-            .filter_map(|position| find(&format!("y{position}")));
         Gradients {
-            outputs: outputs.collect(),
             cotangents: cotangents.collect(),
         }
     }
@@ -532,6 +538,26 @@ pub fn info(name: &str, dtype: DType, shape: &[Option<usize>]) -> ValueInfoProto
         r#type: Some(r#type),
         ..Default::default()
     }
+}
+
+/// Operators that ONNX Runtime replaces by their definition in others when a model is opened; they have no rule of their own.
+const INLINED: [&str; 3] = [
+    "CenterCropPad",
+    "NegativeLogLikelihoodLoss",
+    "SoftmaxCrossEntropyLoss",
+];
+
+/// The model as ONNX Runtime writes it after inlining.
+fn inlined(model: &ModelProto) -> ModelProto {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("inlined.onnx");
+    let options = SessionOptions {
+        optimization: Optimization::Basic,
+        save_optimized: Some(file.clone()),
+        ..session_options()
+    };
+    drop(Session::from_bytes(&encode(model), &options).unwrap_or_else(|error| panic!("{error:?}")));
+    mohs::onnx::read(&file).unwrap()
 }
 
 fn session_options() -> SessionOptions {

@@ -363,7 +363,7 @@ pub(super) fn append<'g>(sequences: &mut Vec<Expr<'g>>, more: Option<Expr<'g>>) 
 }
 
 /// A value in `count` parts of one extent along an axis.
-fn split<'g>(value: Expr<'g>, axis: usize, count: i64, extent: i64) -> Vec<Expr<'g>> {
+fn split(value: Expr<'_>, axis: usize, count: i64, extent: i64) -> Vec<Expr<'_>> {
     if count == 1 {
         return vec![value];
     }

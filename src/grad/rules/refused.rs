@@ -1,0 +1,33 @@
+//! Operators that take floats and cannot be differentiated here, each with the reason that a user is told.
+
+use crate::grad::rule::Rule;
+
+const SEQUENCE: &str = "its values are sequences of tensors, whose shapes are not fixed; export the model with tensors in their place";
+const OPTIONAL: &str =
+    "its values may be absent; export the model with the value there, or without it";
+
+pub(super) const RULES: &[Rule] = &[
+    Rule::refused("ConcatFromSequence", SEQUENCE),
+    Rule::refused("SequenceAt", SEQUENCE),
+    Rule::refused("SequenceConstruct", SEQUENCE),
+    Rule::refused("SequenceErase", SEQUENCE),
+    Rule::refused("SequenceInsert", SEQUENCE),
+    Rule::refused("SequenceLength", SEQUENCE),
+    Rule::refused("SequenceMap", SEQUENCE),
+    Rule::refused("SplitToSequence", SEQUENCE),
+    Rule::refused("Optional", OPTIONAL),
+    Rule::refused("OptionalGetElement", OPTIONAL),
+    Rule::refused("OptionalHasElement", OPTIONAL),
+    Rule::refused(
+        "MaxRoiPool",
+        "it says the largest entry of each region but not which one it is; use RoiAlign in its place",
+    ),
+    Rule::refused(
+        "MelWeightMatrix",
+        "it rounds its edges to bins, so its result jumps; give the edges as constants",
+    ),
+    Rule::refused(
+        "Unique",
+        "how many entries its result has depends on the data",
+    ),
+];
