@@ -127,6 +127,41 @@ fn the_largest_of_a_region_and_regions_that_move_are_refused() {
 }
 
 #[test]
+fn the_largest_of_each_bin_of_a_region_has_the_cotangent() {
+    let regions = vec![
+        0.0, 0.0, 0.0, 3.0, 4.0, 1.0, 1.0, 2.0, 5.0, 5.0, 1.0, 4.0, 1.0, 9.0, 9.0, 0.0, 3.0, 3.0,
+        3.0, 3.0, 1.0, 8.0, 8.0, 9.0, 9.0,
+    ];
+    for (pooled, scale) in [([2, 3], 1.0), ([1, 1], 0.6), ([4, 2], 0.5)] {
+        for seed in 0..3 {
+            let inputs = vec![
+                varied(&[2, 3, 5, 6]),
+                constant(&[5, 5], regions.clone(), true),
+            ];
+            let case = Case {
+                step: 1e-3,
+                ..Case::new("MaxRoiPool", inputs).single()
+            };
+            case.ints("pooled_shape", &pooled)
+                .float("spatial_scale", scale)
+                .seed(seed)
+                .check();
+        }
+    }
+}
+
+#[test]
+fn among_equal_entries_of_a_region_the_first_has_the_cotangent() {
+    let x = Input::Fixed(array(&[1, 1, 2, 2], &[1.0, 5.0, 5.0, 5.0]));
+    let region = constant(&[1, 5], vec![0.0, 0.0, 0.0, 1.0, 1.0], true);
+    let case = Case::new("MaxRoiPool", vec![x, region])
+        .single()
+        .ints("pooled_shape", &[1, 1]);
+    let found = case.gradients(&[array(&[1, 1, 1, 1], &[2.0])], 1);
+    assert_close(&found.cotangents[0], &[0.0, 2.0, 0.0, 0.0], 0.0);
+}
+
+#[test]
 fn deformable_convolutions_at_every_operand() {
     for (groups, parts, masked) in [(1, 1, true), (2, 1, false), (1, 2, true), (2, 2, true)] {
         let mut inputs = vec![
