@@ -15,6 +15,7 @@ use crate::graph::passes::Normalization;
 use crate::model::{GradientGraph, Model};
 use crate::outcome::{SampleOutcome, Summary, SummaryRow};
 use crate::report::csv::{SamplesWriter, SummaryWriter};
+use crate::report::number::percent;
 use crate::report::table;
 use crate::threat::{Bounds, Epsilon};
 use std::path::Path;
@@ -81,13 +82,24 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         &config,
         gradient.as_ref(),
         files,
-        verbosity,
+        &Progress::new(verbosity),
     )?;
+    say_where(arguments);
     let summary = Summary {
         rows: report.summary,
         epsilons,
     };
     print(&table::render(&summary, stdout_style())).or_bad_input()
+}
+
+/// Says what was written.
+fn say_where(arguments: &EvaluateArguments) {
+    if let Some(folder) = &arguments.out {
+        tracing::info!("summary.csv and samples.csv are in {}", folder.display());
+    }
+    if let Some(file) = &arguments.save_adversarial {
+        tracing::info!("the adversarial examples are in {}", file.display());
+    }
 }
 
 /// Evaluates, writes the files and says what was noticed.
@@ -97,18 +109,20 @@ pub(super) fn perform(
     config: &Config,
     gradient: Option<&GradientGraph>,
     files: Files,
-    verbosity: Verbosity,
+    progress: &Progress,
 ) -> Result<Report, Failure> {
     let mut recorder = Recorder::new(files, model)?;
-    let progress = Progress::new(verbosity);
     let mut observer = Watching {
         recorder: &mut recorder,
-        progress: &progress,
+        progress,
     };
     let report = evaluate::evaluate(model, dataset, config, gradient, &mut observer);
     progress.finish();
     let report = report.map_err(blame)?;
     recorder.finish(&report.summary)?;
+    if let Some(warning) = guessing(&report.summary, model.classes()) {
+        tracing::warn!("{warning}");
+    }
     for note in &report.notes {
         tracing::info!("{note}");
     }
@@ -121,6 +135,20 @@ pub(super) fn perform(
         100.0 * report.runtime_seconds / report.seconds.max(f64::MIN_POSITIVE)
     );
     Ok(report)
+}
+
+/// A model that is right no more often than chance does not get what it was trained on.
+fn guessing(rows: &[SummaryRow], classes: usize) -> Option<String> {
+    let row = rows.first()?;
+    #[expect(clippy::cast_precision_loss, reason = "a number of classes")]
+    let chance = 1.0 / classes.max(1) as f64;
+    (row.clean_accuracy <= chance).then(|| {
+        format!(
+            "the model is right on {} % of the samples as they are, no better than guessing among {classes} classes: do the labels \
+             belong to it, and the samples have the range and layout that it was trained on (--scale, --mean, --std, --layout)?",
+            percent(row.clean_accuracy)
+        )
+    })
 }
 
 /// The files that an evaluation writes, opened before it starts.

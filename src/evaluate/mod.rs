@@ -89,6 +89,24 @@ pub struct Config {
     pub keep_softmax: bool,
 }
 
+impl Config {
+    /// These attacks at these radii (in ascending order), and otherwise what the command line does unasked: ℓ∞, values in [0, 1], every
+    /// point counts, seed 0.
+    #[must_use]
+    pub fn new(attacks: AttackPlan, epsilons: Vec<f64>) -> Self {
+        Config {
+            attacks,
+            norm: Norm::Linf,
+            epsilons,
+            bounds: Bounds::UNIT,
+            keep: Keep::Any,
+            seed: 0,
+            batch_size: None,
+            keep_softmax: false,
+        }
+    }
+}
+
 /// How far an evaluation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {

@@ -64,6 +64,7 @@ impl Rule {
 /// A node seen from its results: what a rule works with.
 ///
 /// Inputs are called `x`, outputs `y`, the cotangents that come in `dy`.
+/// The values that a node's subgraphs take from outside count as further inputs behind its operands.
 /// Rules need not undo broadcasting or cast: the driver sums every cotangent to the shape of its input and casts it to its type.
 #[derive(Debug)]
 pub struct Vjp<'g> {
@@ -104,7 +105,7 @@ impl<'g> Vjp<'g> {
         self.inputs.get(position).copied().flatten()
     }
 
-    /// The number of operands, those left out included.
+    /// The number of operands, those left out included, and of values that subgraphs take from outside.
     #[must_use]
     pub fn arity(&self) -> usize {
         self.inputs.len()
@@ -124,6 +125,7 @@ impl<'g> Vjp<'g> {
     }
 
     /// The result at a position, where the node hands it out.
+    #[must_use]
     pub fn optional_y(&self, position: usize) -> Option<Expr<'g>> {
         self.outputs.get(position).copied().flatten()
     }
@@ -132,6 +134,7 @@ impl<'g> Vjp<'g> {
     ///
     /// # Panics
     /// Where the node is not in the graph.
+    #[must_use]
     pub fn hand_out(&self, position: usize, fact: Fact) -> Expr<'g> {
         let id = self.builder.with_graph_mut(|graph| {
             let this = |node: &&mut Node| {

@@ -175,6 +175,46 @@ impl Window {
         refit(all, &ranges)
     }
 
+    /// As [`Window::scatter`] where every position is a place: a convolution with the weights mirrored, their large channels in front.
+    pub(super) fn scatter_by_conv<'g>(
+        &self,
+        places: Expr<'g>,
+        mirrored: Expr<'g>,
+        groups: i64,
+        to: &[Dim],
+    ) -> Expr<'g> {
+        let (mut ranges, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
+        for axis in &self.0 {
+            // Places whose window lies wholly in the padding add nothing: they are cut off where the mirrored window's padding would be negative.
+            let front = axis.span() - 1 - axis.before;
+            let back = axis.input - axis.output + axis.before;
+            let start = (-front).max(0);
+            ranges.push((start, axis.output - start - (-back).max(0)));
+            before.push(front.max(0));
+            after.push(back.max(0));
+        }
+        let attributes = [
+            ("group", Attribute::Int(groups)),
+            ("dilations", self.attribute(|axis| axis.dilation)),
+            ("pads", Attribute::Ints([before, after].concat())),
+        ];
+        let operands = [refit(places, &ranges), mirrored];
+        let fact = Fact::new(places.dtype(), to.to_vec());
+        places.builder().node("Conv", &operands, &attributes, fact)
+    }
+
+    /// Without the taps that lie in the padding at every place; taps next to each other only.
+    pub(super) fn clipped(mut self) -> Self {
+        for axis in self.0.iter_mut().filter(|axis| axis.dilation == 1) {
+            // Tap t of place p lies at stride·p + t − before, inside for 0 ≤ it < input.
+            let first = (axis.before - axis.stride * (axis.output - 1)).clamp(0, axis.kernel - 1);
+            let end = (axis.before + axis.input).clamp(first + 1, axis.kernel);
+            axis.kernel = end - first;
+            axis.before -= first;
+        }
+        self
+    }
+
     /// One integer per axis, as an attribute.
     pub(super) fn attribute(&self, of: impl Fn(&Axis) -> i64) -> Attribute {
         Attribute::Ints(self.0.iter().map(of).collect())
@@ -261,6 +301,31 @@ mod tests {
         let coverage = axis.coverage(false);
         assert_eq!((coverage[0], coverage[1], coverage[15]), (4, 7, 7));
         assert!(axis.coverage(true).iter().all(|&taps| taps == 7));
+    }
+
+    #[test]
+    fn taps_that_never_meet_the_input_are_clipped() {
+        // Global pooling written as a window of 640 over 2 positions.
+        let axis = Axis {
+            input: 2,
+            output: 1,
+            kernel: 640,
+            stride: 640,
+            dilation: 1,
+            before: 0,
+            behind: 0,
+        };
+        let clipped = Window(vec![axis]).clipped().0[0];
+        assert_eq!((clipped.kernel, clipped.before), (2, 0));
+        assert_eq!(clipped.coverage(false), axis.coverage(false));
+        let padded = Axis {
+            kernel: 7,
+            before: 3,
+            ..axis
+        };
+        let clipped = Window(vec![padded]).clipped().0[0];
+        assert_eq!((clipped.kernel, clipped.before), (2, 0));
+        assert_eq!(clipped.coverage(false), padded.coverage(false));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::trace::Run;
 use super::{Error, ModelOptions, Ports, load};
 use crate::graph::Graph;
-use crate::runtime::Value;
+use crate::runtime::{Optimization, SessionOptions, Value};
 use std::path::Path;
 
 /// Scores may differ by this much, relative to the largest of them: rounding in another order of operations.
@@ -44,7 +44,12 @@ pub(super) fn agrees(
 ) -> Result<(), Error> {
     let found = runs.first().and_then(|run| run.get(output));
     let found = found.ok_or_else(|| Error::Internal("the model gave no output".into()))?;
-    let mut session = load(&file.to_model(), &options.session)?;
+    // Once at batch 1: not worth an optimised session.
+    let session = SessionOptions {
+        optimization: Optimization::None,
+        ..options.session.clone()
+    };
+    let mut session = load(&file.to_model(), &session)?;
     let feeds = ports.feeds(ports.declared_batch.unwrap_or(1))?;
     let inputs: Vec<(&str, &Value)> = feeds
         .iter()

@@ -1,7 +1,7 @@
 //! Gradient graphs made elsewhere, under the same contract.
 
 use super::{Batch, Error, GradientGraph, Model, load, ports, trace};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, ValueId, passes};
 use crate::loss::Loss;
 use crate::onnx;
 use crate::runtime::Value;
@@ -33,6 +33,8 @@ impl GradientGraph {
             ));
         }
         let mut graph = Graph::from_model(onnx::read(path)?);
+        // The attack's step is written in operators of the newest opset.
+        passes::lift(&mut graph)?;
         let unsuitable =
             |reason: String| Error::Unsuitable(format!("{}: {reason}", path.display()));
         let find = |graph: &Graph, outputs: bool, name: &str| -> Result<ValueId, Error> {

@@ -91,6 +91,12 @@ fn understand(
         let understood = run(freed, Batch::Dynamic, ports, options, &mut remarks);
         let understood = understood.map_err(|error| check::first_line(&error))?;
         check::independent_of_the_batch(&understood.graph, &understood.runs)?;
+        if let Some(node) = passes::decides_by_data(&understood.graph) {
+            // Samples that happen to agree do not show it.
+            return Err(format!(
+                "{node} decides by the data, for a whole batch at once"
+            ));
+        }
         Ok((understood, changes, remarks))
     });
     match attempt {
@@ -119,6 +125,34 @@ fn understand(
     }
 }
 
+/// The batch sizes that are tried first.
+const SMALL_BATCHES: [usize; 2] = [1, 2];
+
+/// Runs the graph, at two sizes where the batch is dynamic.
+fn trace_at(
+    graph: &mut Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<Vec<Run>, Error> {
+    let feed = |batch| ports.feeds(batch);
+    let trace =
+        |graph: &mut Graph, sizes: &[usize]| trace::trace(graph, &feed, sizes, &options.session);
+    if let Batch::Fixed(size) = batch {
+        return trace(graph, &[size]);
+    }
+    // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
+    let attempt = trace(graph, &SMALL_BATCHES);
+    let results = graph
+        .nodes
+        .iter()
+        .flat_map(|node| node.outputs.iter().flatten());
+    match attempt {
+        Ok(runs) if results.into_iter().all(|id| graph.fact(*id).is_some()) => Ok(runs),
+        _ => trace(graph, &trace::BATCHES),
+    }
+}
+
 /// Lifts, simplifies and runs a graph.
 fn run(
     mut shipped: Graph,
@@ -136,19 +170,20 @@ fn run(
     }
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
-    let sizes = match batch {
-        Batch::Dynamic => trace::BATCHES.to_vec(),
-        Batch::Fixed(size) => vec![size],
-    };
-    let feed = |batch| ports.feeds(batch);
     if passes::has_fused(&graph) {
-        trace::trace(&mut graph, &feed, &sizes, &options.session)?;
+        trace_at(&mut graph, batch, ports, options)?;
         let (expanded, left) = passes::expand_contrib(graph);
         graph = expanded;
         notes.extend(left);
     }
     let mut graph = simplify(&graph, options, notes)?;
-    let runs = trace::trace(&mut graph, &feed, &sizes, &options.session)?;
+    passes::count_iterations(&mut graph);
+    let mut runs = trace_at(&mut graph, batch, ports, options)?;
+    // A body that was inside another one is unrolled in the next turn, and what an unrolled body computes is known then.
+    while passes::unroll(&mut graph) | passes::resolve_sequences(&mut graph) {
+        passes::count_iterations(&mut graph);
+        runs = trace_at(&mut graph, batch, ports, options)?;
+    }
     Ok(Understood {
         shipped,
         graph,

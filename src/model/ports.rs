@@ -125,14 +125,17 @@ impl Ports {
         }
     }
 
-    /// Values for every input at a batch size: the attacked one random in [0, 1], the others and all that are no floats ones.
+    /// Values for every input at a batch size: the attacked one random in [0, 1], the others all ones.
+    ///
+    /// Where an inner tensor is attacked, every integer is 0 or 1 at random: token ids, types and masks alike; samples have to differ, or one
+    /// that leaks into another would go unnoticed.
     pub(super) fn feeds(&self, batch: usize) -> Result<Feeds, Error> {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let count = batch * self.sample_shape.iter().product::<usize>();
         let elements: Vec<f32> = if self.dtype.is_float() {
             (0..count).map(|_| rng.random_range(0.0..1.0)).collect()
         } else {
-            vec![1.0; count]
+            bits(&mut rng, count)
         };
         let mut feeds = vec![(self.input.clone(), self.value(batch, elements)?)];
         for other in &self.others {
@@ -142,9 +145,15 @@ impl Ports {
                 .map(|extent| extent.unwrap_or(batch))
                 .collect();
             let count = shape.iter().product();
+            let of_tokens = !self.dtype.is_float() && other.dtype == self.dtype && shape.len() > 1;
+            let elements = if of_tokens {
+                bits(&mut rng, count)
+            } else {
+                vec![1.0; count]
+            };
             feeds.push((
                 other.name.clone(),
-                Value::from_tensor(typed(other.dtype, &shape, vec![1.0; count])?)?,
+                Value::from_tensor(typed(other.dtype, &shape, elements)?)?,
             ));
         }
         Ok(feeds)
@@ -178,6 +187,13 @@ impl Other {
             .collect();
         Ok(Other { name, dtype, shape })
     }
+}
+
+/// Zeros and ones at random.
+fn bits(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..count)
+        .map(|_| f32::from(rng.random_range(0..2u8)))
+        .collect()
 }
 
 /// Numbers in a type.

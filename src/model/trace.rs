@@ -1,15 +1,16 @@
 //! Types and shapes by running: what every value of a graph is, and which of its axes follow the batch.
 
 use super::Error;
-use crate::graph::{Dim, Fact, Graph, ValueId};
-
-use crate::onnx::proto::ValueInfoProto;
+use super::gradient::declare;
+use crate::graph::{Attributes, Dim, Fact, Graph, ValueId, names_from_outside};
+use crate::onnx::from_tensor;
+use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::runtime::{Optimization, SessionOptions, Value};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
 /// The batch sizes at which a graph with a dynamic batch is run: two sizes tell which extents follow the batch, and how.
-pub const BATCHES: [usize; 2] = [1, 2];
+pub const BATCHES: [usize; 2] = [2, 3];
 
 /// Known values are kept up to this many elements: shape arithmetic, not data.
 const KNOWN_ELEMENTS: usize = 4096;
@@ -32,11 +33,11 @@ pub fn trace(
     session: &SessionOptions,
 ) -> Result<Vec<Run>, Error> {
     let runs = run_all(graph, feed, batches, session)?;
-    let on_data = depends_on_data(graph);
+    let on_data = graph.depends_on_data();
     let initializers: Vec<ValueId> = graph.initializers.clone();
     for id in initializers {
         if let Some(proto) = &graph.value(id).initializer
-            && let Some(dtype) = proto.data_type.and_then(crate::tensor::DType::from_onnx)
+            && let Some(dtype) = proto.data_type.and_then(DType::from_onnx)
         {
             let shape = proto
                 .dims
@@ -47,46 +48,137 @@ pub fn trace(
         }
     }
     for id in graph.value_ids() {
-        let seen: Option<Vec<&Tensor>> = runs.iter().map(|run| run.get(graph.name(id))).collect();
-        let Some(seen) = seen.filter(|seen| !seen.is_empty()) else {
-            continue;
-        };
-        let fact = fact_of(&seen, batches, on_data[id.index()]);
-        graph.value_mut(id).fact = fact;
+        let seen: Option<Vec<&Seen>> = runs.iter().map(|run| run.get(graph.name(id))).collect();
+        if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
+            graph.value_mut(id).fact = fact_of(&seen, batches, on_data[id.index()]);
+        }
     }
+    trace_branches(graph, &runs, batches, session);
     let outputs: HashSet<&str> = (graph.outputs.iter())
         .map(|(id, _)| graph.name(*id))
         .collect();
-    Ok(runs
-        .into_iter()
-        .map(|mut run| {
-            run.retain(|name, _| outputs.contains(name.as_str()));
-            run
-        })
-        .collect())
+    let outputs_of = |run: HashMap<String, Seen>| {
+        let kept = run
+            .into_iter()
+            .filter(|(name, _)| outputs.contains(name.as_str()));
+        kept.filter_map(|(name, seen)| Some((name, seen.elements?)))
+            .collect()
+    };
+    Ok(runs.into_iter().map(outputs_of).collect())
+}
+
+/// What a run showed of a value.
+struct Seen {
+    dtype: DType,
+    shape: Vec<usize>,
+    /// The elements, of outputs, of what branches take and of what is small.
+    elements: Option<Tensor>,
+}
+
+impl Seen {
+    fn of(value: &Value, whole: bool) -> Result<Option<Self>, Error> {
+        let Some(dtype) = value.dtype() else {
+            return Ok(None);
+        };
+        let shape = value.shape().to_vec();
+        let small = !dtype.is_float() && shape.iter().product::<usize>() <= KNOWN_ELEMENTS;
+        let elements = (small || whole).then(|| value.to_tensor()).transpose()?;
+        Ok(Some(Seen {
+            dtype,
+            shape,
+            elements,
+        }))
+    }
+}
+
+/// Traces the branches of every `If` on their own, also those that were not taken.
+///
+/// A branch that cannot be run (it is not meant for the values that it was given) stays away; the gradient through it is refused then.
+fn trace_branches(
+    graph: &mut Graph,
+    runs: &[HashMap<String, Seen>],
+    batches: &[usize],
+    session: &SessionOptions,
+) {
+    let mut found = HashMap::new();
+    for node in graph.nodes.iter().filter(|node| node.is("If")) {
+        let Some(first) = node.outputs.iter().flatten().next() else {
+            continue;
+        };
+        let branches = ["then_branch", "else_branch"].map(|name| {
+            let mut branch = alone(graph, node.graph(name)?)?;
+            let outside: Vec<String> = branch
+                .real_inputs()
+                .map(|(id, _)| branch.name(*id).to_owned())
+                .collect();
+            let feed = |batch: usize| {
+                let at = batches.iter().position(|&size| size == batch);
+                let run = at.and_then(|at| runs.get(at));
+                let feeds = outside.iter().map(|name| {
+                    let seen = run.and_then(|run| run.get(name));
+                    let tensor = seen.and_then(|seen| seen.elements.clone());
+                    let tensor =
+                        tensor.ok_or_else(|| Error::Internal(format!("`{name}` was not seen")))?;
+                    Ok((name.clone(), Value::from_tensor(tensor)?))
+                });
+                feeds.collect()
+            };
+            trace(&mut branch, &feed, batches, session).ok()?;
+            Some(branch)
+        });
+        if let [Some(yes), Some(no)] = branches {
+            found.insert(*first, vec![yes, no]);
+        }
+    }
+    graph.branches = found;
+}
+
+/// A subgraph as a graph of its own: what it takes from outside is its input, or an initializer where it is the same in every run.
+///
+/// `None` where it takes something that has no fact.
+fn alone(graph: &Graph, body: &GraphProto) -> Option<Graph> {
+    let mut proto = body.clone();
+    for name in names_from_outside(body) {
+        let id = graph.find(&name)?;
+        if let Some(tensor) = graph.constant(id) {
+            proto.initializer.push(from_tensor(&name, &tensor));
+        } else {
+            let fact = graph.fact(id)?;
+            proto.input.push(declare(&name, fact.dtype, &fact.shape));
+        }
+    }
+    // Outputs are told by running.
+    for output in &mut proto.output {
+        output.r#type = None;
+    }
+    Some(Graph::from_model(ModelProto {
+        graph: Some(proto),
+        ..graph.model.clone()
+    }))
 }
 
 /// The fact that one value's tensors at the batch sizes show.
-fn fact_of(seen: &[&Tensor], batches: &[usize], on_data: bool) -> Option<Fact> {
+fn fact_of(seen: &[&Seen], batches: &[usize], on_data: bool) -> Option<Fact> {
     let first = seen.first()?;
     let shape = match (seen, batches) {
-        ([one], _) => one
-            .shape()
-            .iter()
-            .map(|&extent| i64::try_from(extent).ok().map(Dim::fixed))
-            .collect(),
-        ([a, b, ..], &[at_a, at_b, ..]) if a.shape().len() == b.shape().len() => {
-            let pairs = a.shape().iter().zip(b.shape());
+        ([one], _) => {
+            let extents = one.shape.iter();
+            extents
+                .map(|&extent| i64::try_from(extent).ok().map(Dim::fixed))
+                .collect()
+        }
+        ([a, b, ..], &[at_a, at_b, ..]) if a.shape.len() == b.shape.len() => {
+            let pairs = a.shape.iter().zip(&b.shape);
             pairs
                 .map(|(&a, &b)| line_through(at_a, a, at_b, b))
                 .collect()
         }
         _ => None,
     };
-    let mut fact = Fact::new(first.dtype(), shape?);
-    let same = seen.iter().all(|tensor| tensor == first);
-    if same && !on_data && !first.dtype().is_float() && first.len() <= KNOWN_ELEMENTS {
-        fact.known = Some((*first).clone());
+    let mut fact = Fact::new(first.dtype, shape?);
+    let same = seen.iter().all(|seen| seen.elements == first.elements);
+    if same && !on_data && !first.dtype.is_float() {
+        fact.known.clone_from(&first.elements);
     }
     Some(fact)
 }
@@ -111,21 +203,23 @@ fn run_all(
     feed: &dyn Fn(usize) -> Result<Vec<(String, Value)>, Error>,
     batches: &[usize],
     session: &SessionOptions,
-) -> Result<Vec<Run>, Error> {
+) -> Result<Vec<HashMap<String, Seen>>, Error> {
+    let declared: HashSet<&str> = (graph.outputs.iter())
+        .map(|(id, _)| graph.name(*id))
+        .collect();
+    // What the branches take from outside, to run them with.
+    let branching = graph.nodes.iter().filter(|node| node.is("If"));
+    let captured: HashSet<ValueId> = branching.flat_map(|node| graph.captured(node)).collect();
+    let captured: HashSet<&str> = captured.into_iter().map(|id| graph.name(id)).collect();
     let mut model = graph.to_model();
     if let Some(proto) = &mut model.graph {
-        let declared: Vec<String> = proto
-            .output
-            .iter()
-            .filter_map(|info| info.name.clone())
-            .collect();
         let inner = graph
             .nodes
             .iter()
             .flat_map(|node| node.outputs.iter().flatten());
         let inner = inner
             .map(|id| graph.name(*id))
-            .filter(|name| !declared.iter().any(|output| output == name));
+            .filter(|name| !declared.contains(name));
         let infos = inner.map(|name| ValueInfoProto {
             name: Some(name.into()),
             ..ValueInfoProto::default()
@@ -153,36 +247,20 @@ fn run_all(
             .collect();
         let names: Vec<&str> = tensors.iter().map(String::as_str).collect();
         let outputs = session.run_for(&names, &inputs)?;
-        let mut seen: HashMap<String, Tensor> = HashMap::new();
+        let mut seen: HashMap<String, Seen> = HashMap::new();
         for (name, value) in tensors
             .iter()
             .zip(&outputs)
             .chain(feeds.iter().map(|(name, value)| (name, value)))
         {
-            seen.insert(name.clone(), value.to_tensor()?);
+            let name = name.as_str();
+            let whole = declared.contains(name) || captured.contains(name);
+            let found = Seen::of(value, whole)?;
+            seen.extend(found.map(|found| (name.to_owned(), found)));
         }
         runs.push(seen);
     }
     Ok(runs)
-}
-
-/// Whether each value depends on the elements of an input, not merely on its shape.
-fn depends_on_data(graph: &Graph) -> Vec<bool> {
-    let mut depends = vec![false; graph.value_count()];
-    for (id, _) in graph.real_inputs() {
-        depends[id.index()] = true;
-    }
-    for node in &graph.nodes {
-        let random =
-            node.op_type().starts_with("Random") || node.is("Bernoulli") || node.is("Multinomial");
-        let shape_only = node.is("Shape") || node.is("Size");
-        if random || (!shape_only && graph.reads(node).iter().any(|id| depends[id.index()])) {
-            for output in node.outputs.iter().flatten() {
-                depends[output.index()] = true;
-            }
-        }
-    }
-    depends
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! ONNX files, read and written without loss.
 //!
-//! [`read`] and [`write`] turn files into [`ModelProto`]s and back; [`tensor`] decodes tensors, wherever their elements are.
+//! [`read()`] and [`write()`] turn files into [`ModelProto`]s and back; [`to_tensor`] decodes tensors, wherever their elements are.
 //! Nothing here knows what a graph means.
 
 mod external_data;

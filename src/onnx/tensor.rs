@@ -71,24 +71,28 @@ pub fn to_tensor(proto: &TensorProto) -> Result<Tensor, Error> {
 #[must_use]
 pub fn from_tensor(name: &str, tensor: &Tensor) -> TensorProto {
     macro_rules! bytes {
-        ($array:expr, $convert:expr) => {
-            $array.iter().flat_map($convert).collect::<Vec<u8>>()
-        };
+        ($array:expr, $element:ident => $convert:expr) => {{
+            let mut bytes = Vec::with_capacity($array.len() * tensor.dtype().size());
+            for $element in $array {
+                bytes.extend_from_slice(&$convert);
+            }
+            bytes
+        }};
     }
     let raw: Vec<u8> = match tensor {
-        Tensor::F16(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::BF16(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::F32(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::F64(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::I8(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::I16(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::I32(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::I64(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::U8(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::U16(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::U32(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::U64(a) => bytes!(a, |v| v.to_le_bytes()),
-        Tensor::Bool(a) => bytes!(a, |&v| [u8::from(v)]),
+        Tensor::F16(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::BF16(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::F32(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::F64(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::I8(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::I16(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::I32(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::I64(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::U8(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::U16(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::U32(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::U64(a) => bytes!(a, v => v.to_le_bytes()),
+        Tensor::Bool(a) => bytes!(a, v => [u8::from(*v)]),
     };
     #[expect(
         clippy::cast_possible_wrap,

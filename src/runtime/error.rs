@@ -155,5 +155,8 @@ fn no_library(provision: &str, searched: &[Searched]) -> String {
          name the library or its folder with --onnxruntime PATH or MOHS_ONNXRUNTIME=PATH\n  \
          or run `pip install -U onnxruntime` in the Python environment that is active"
     );
+    if std::env::var_os("MOHS_OFFLINE").is_some() {
+        text.push_str("\n  or unset MOHS_OFFLINE, so that mohs downloads it");
+    }
     text
 }

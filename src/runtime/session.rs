@@ -258,6 +258,10 @@ fn configured(
             Optimization::Basic => GraphOptimizationLevel::Level1,
             Optimization::All => GraphOptimizationLevel::All,
         })?;
+    if options.optimization != Optimization::All {
+        // Such sessions run a few times at most: arranging the weights for speed would take longer.
+        builder = builder.with_prepacking(false)?;
+    }
     if let Some(threads) = options.threads {
         builder = builder.with_intra_threads(threads)?;
     }

@@ -69,9 +69,9 @@ fn confine_sum(
         }
         distance = norm.distance(clean, point);
     }
-    // Each sweep moves elements by one float32 step until the running sum says that it is enough.
+    // Each sweep moves elements by one float32 step, of the value or of the difference, until the running sum says that it is enough.
     // The running sum drifts by rounding, so that the distance is measured anew, and now and then a further sweep is due.
-    // Every sweep moves at least one element nearer to `clean`, where the distance is 0.
+    // A whole sweep takes at least 2⁻²⁴ off every difference, so that there are never many.
     while distance > epsilon {
         let mut total: f64 = super::differences(clean, point).map(cost).sum();
         for (value, &clean) in point.iter_mut().zip(clean) {
@@ -79,7 +79,7 @@ fn confine_sum(
             if difference == 0.0 {
                 continue;
             }
-            *value = step_toward(*value, clean);
+            *value = shorten(*value, clean);
             total += cost(f64::from(*value) - f64::from(clean)) - cost(difference);
             if total <= limit {
                 break;
@@ -104,6 +104,18 @@ fn scale_toward(value: f32, clean: f32, scale: f64) -> f32 {
     }
 }
 
+/// A step toward `clean` that can be seen in the difference, too: next to 0 the neighbouring number alone is far too near, and a billion
+/// steps lie between 0 and 1e-8.
+fn shorten(value: f32, clean: f32) -> f32 {
+    const PART: f64 = 1.0 / (1 << 24) as f64;
+    let shorter = (f64::from(value) + PART * (f64::from(clean) - f64::from(value))) as f32;
+    if shorter == value {
+        step_toward(value, clean)
+    } else {
+        shorter
+    }
+}
+
 /// The float32 number next to `value` on the side of `clean`.
 fn step_toward(value: f32, clean: f32) -> f32 {
     if value > clean {
@@ -117,6 +129,20 @@ fn step_toward(value: f32, clean: f32) -> f32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// 0.8 in float32 is 1.2e-8 more than 0.8, and a billion float32 numbers lie between 0 and that.
+    #[test]
+    fn a_point_at_zero_is_brought_inside_at_once() {
+        for norm in [Norm::L1, Norm::L2] {
+            let mut point = [0.0, 0.3];
+            confine(norm, 0.8, Bounds::UNIT, &[0.8, 0.3], &mut point);
+            let distance = norm.distance(&[0.8, 0.3], &point);
+            assert!(
+                distance <= 0.8 && distance > 0.8 * (1.0 - 3e-7),
+                "{distance}"
+            );
+        }
+    }
 
     /// A clean sample within the bounds, a point near it, a norm, a radius and bounds.
     fn case() -> impl Strategy<Value = (Norm, f64, Bounds, Vec<f32>, Vec<f32>)> {

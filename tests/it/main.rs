@@ -8,7 +8,9 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod attacks;
 mod cli;
+mod docs;
 mod expand_contrib;
 mod free_batch;
 mod gradcheck;

@@ -22,16 +22,6 @@ fn parents(path: &str) -> [String; 2] {
     }
 }
 
-fn name(source: &Source) -> String {
-    match source.stem() {
-        "mod" => {
-            let folder = Path::new(&source.path).parent().unwrap();
-            folder.file_name().unwrap().to_str().unwrap().to_owned()
-        }
-        stem => stem.to_owned(),
-    }
-}
-
 #[test]
 fn every_file_is_a_module() {
     for folder in ["src", "tests/it"] {
@@ -39,7 +29,7 @@ fn every_file_is_a_module() {
             if ["src/lib.rs", "src/main.rs", "tests/it/main.rs"].contains(&source.path.as_str()) {
                 continue;
             }
-            let declaration = format!("mod {};", name(&source));
+            let declaration = format!("mod {};", source.name());
             let declared = parents(&source.path).iter().any(|parent| {
                 let text = std::fs::read_to_string(root().join(parent)).unwrap_or_default();
                 let is_it = |line: &str| {
@@ -58,7 +48,7 @@ fn every_attack_is_in_its_table() {
     let files: Vec<String> = rust_files("src/attack")
         .iter()
         .filter(|source| source.code.contains("const SPEC: AttackSpec"))
-        .map(name)
+        .map(Source::name)
         .collect();
     let mut listed: Vec<&str> = ATTACKS.iter().map(|spec| spec.name).collect();
     listed.sort_unstable();
@@ -67,12 +57,14 @@ fn every_attack_is_in_its_table() {
 
 #[test]
 fn every_family_of_rules_is_in_its_table() {
-    let files: Vec<String> = rust_files("src/grad/rules")
+    let mut files: Vec<String> = rust_files("src/grad/rules")
         .iter()
         .filter(|source| source.code.contains("const RULES: &[Rule]"))
-        .map(name)
+        .map(Source::name)
         .collect();
-    let listed: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+    files.sort();
+    let mut listed: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+    listed.sort_unstable();
     assert_eq!(files, listed);
 }
 
@@ -83,4 +75,12 @@ fn every_reader_is_in_its_table() {
         .iter()
         .filter(|source| source.code.contains("\nimpl Reader for "));
     assert_eq!(readers.count(), READERS.len());
+}
+
+#[test]
+fn no_operator_has_two_rules() {
+    let mut seen = std::collections::BTreeSet::new();
+    for rule in FAMILIES.iter().flat_map(|(_, rules)| rules.iter()) {
+        assert!(seen.insert((rule.domain, rule.op_type)), "{}", rule.op_type);
+    }
 }

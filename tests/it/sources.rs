@@ -40,10 +40,11 @@ impl Source {
         (!["lib", "main"].contains(&name)).then(|| name.to_owned())
     }
 
-    /// The name of the file without its ending.
-    pub fn stem(&self) -> &str {
-        let name = self.path.rsplit('/').next().unwrap_or_default();
-        name.strip_suffix(".rs").unwrap_or(name)
+    /// The name of the module that the file is.
+    pub fn name(&self) -> String {
+        let path = self.path.strip_suffix(".rs").unwrap_or(&self.path);
+        let path = path.strip_suffix("/mod").unwrap_or(path);
+        path.rsplit('/').next().unwrap_or_default().to_owned()
     }
 }
 

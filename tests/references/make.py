@@ -35,7 +35,9 @@ sys.path.insert(0, str(HERE))
 import cases_arithmetic  # noqa: E402, F401
 import cases_layers  # noqa: E402, F401
 import cases_networks  # noqa: E402, F401
+import cases_recurrent  # noqa: E402, F401
 import handmade  # noqa: E402
+import handmade_control  # noqa: E402, F401
 from case import CASES, input_of, randomise  # noqa: E402
 
 COLUMNS = ["name", "exporter", "opset", "pinned_batch", "input_shape", "classes", "losses", "float32_error", "operators"]
@@ -171,7 +173,7 @@ def made_by_hand(case, out):
     onnx.checker.check_model(model)
     onnx.save(model, path)
     arrays, error = references(module, x, labels, ("cross-entropy",), False)
-    return kept(case.name, path, model, arrays, error, "handmade", model.opset_import[0].version, False, ("cross-entropy",), out)
+    return kept(case.name, path, model, arrays, error, "handmade", model.opset_import[0].version, case.pinned, ("cross-entropy",), out)
 
 
 def kept(name, path, model, arrays, error, exporter, opset, pinned, losses, out, beyond_float32=False):

@@ -159,17 +159,12 @@ impl EvaluateArguments {
     ///
     /// # Errors
     ///
-    /// Where `--mean` and `--std` differ in length, a radius is given twice, or an inner tensor is to be perturbed.
+    /// Where `--mean` and `--std` differ in length, or a radius is given twice.
     pub fn check(&self) -> Result<(), CheckError> {
         if self.mean.len() != self.std.len() {
             return Err(CheckError::Lengths {
                 mean: self.mean.len(),
                 std: self.std.len(),
-            });
-        }
-        if let Some(tensor) = &self.model.wrt {
-            return Err(CheckError::InnerTensor {
-                tensor: tensor.clone(),
             });
         }
         for (position, radius) in self.epsilon.iter().enumerate() {
@@ -206,14 +201,6 @@ pub enum CheckError {
         mean: usize,
         /// The number of standard deviations.
         std: usize,
-    },
-    /// An evaluation perturbs inputs alone.
-    #[error(
-        "--wrt {tensor}: an evaluation perturbs the model's input; `mohs gradient MODEL --wrt {tensor} -o FILE` writes the gradient by an inner tensor"
-    )]
-    InnerTensor {
-        /// The tensor.
-        tensor: String,
     },
     /// Two radii that are the same number.
     #[error(

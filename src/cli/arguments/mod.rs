@@ -52,14 +52,23 @@ pub enum Command {
     List(ListArguments),
 }
 
+/// Behind a command's own flags.
+const LAST: usize = 900;
+
 /// The global flags `--quiet` and `--verbose`.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct VerbosityArguments {
     /// Say nothing on stderr but errors; show no progress bar
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = LAST
+    )]
     pub quiet: bool,
     /// Say more on stderr; twice for everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = LAST)]
     pub verbose: u8,
 }
 

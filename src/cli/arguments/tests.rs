@@ -302,12 +302,6 @@ fn help_of_gradient() {
               The ONNX file
 
     Options:
-      -q, --quiet
-              Say nothing on stderr but errors; show no progress bar
-
-      -v, --verbose...
-              Say more on stderr; twice for everything
-
       -o, --out <FILE>
               The ONNX file to write
 
@@ -320,6 +314,12 @@ fn help_of_gradient() {
               - dlr:           Difference of logits ratio (Croce and Hein 2020)
 
               [default: cross-entropy]
+
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
 
       -h, --help
               Print help (see a summary with '-h')
@@ -375,11 +375,11 @@ fn help_of_inspect() {
               The ONNX file
 
     Options:
-      -q, --quiet
-              Say nothing on stderr but errors; show no progress bar
-
           --tensors
               List the names of the tensors inside, for --wrt
+
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
 
       -v, --verbose...
               Say more on stderr; twice for everything

@@ -23,9 +23,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule::new("Mod", |n| {
         n.each(&[&|| n.dy(), &|| -(n.dy() * ((n.x(0) - n.y(0)) / n.x(1)))])
     }),
-    // y = max(x₀, x₁, …): ȳ goes to the largest; see `extremum` for ties.
+    // y = max(x₀, x₁, …): ȳ goes to the largest; those that are equal share it in equal parts, two of them as PyTorch's `maximum`.
     Rule::new("Max", |n| extremum(n, Expr::gt)),
-    // y = min(x₀, x₁, …): ȳ goes to the smallest; see `extremum` for ties.
+    // y = min(x₀, x₁, …): ȳ goes to the smallest; those that are equal share it in equal parts, two of them as PyTorch's `minimum`.
     Rule::new("Min", |n| extremum(n, Expr::lt)),
     // y = Σᵢ xᵢ ⇒ x̄ᵢ = ȳ
     Rule::new("Sum", |n| to_all(n, n.dy())),

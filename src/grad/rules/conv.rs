@@ -129,32 +129,11 @@ impl Grids {
         // Measured on CPUs: into a few channels, such as those of an image, the transposed convolution is 2 to 10 times faster.
         let few = self.groups == 1 && self.weights[1].fixed <= 8;
         if !few && self.window.0.iter().all(|axis| axis.stride == 1) {
-            self.scatter_by_conv(n, small, to)
+            self.window
+                .scatter_by_conv(small, self.mirrored(n), self.groups, to)
         } else {
             self.window.scatter(small, n.x(1), self.groups, to)
         }
-    }
-
-    /// Where every position is a place, the window that covers a position from all sides is the mirrored one.
-    fn scatter_by_conv<'g>(&self, n: &Vjp<'g>, small: Expr<'g>, to: &[Dim]) -> Expr<'g> {
-        let (mut ranges, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
-        for axis in &self.window.0 {
-            // Places whose window lies wholly in the padding add nothing: they are cut off where the mirrored window's padding would be negative.
-            let front = axis.span() - 1 - axis.before;
-            let back = axis.input - axis.output + axis.before;
-            let start = (-front).max(0);
-            ranges.push((start, axis.output - start - (-back).max(0)));
-            before.push(front.max(0));
-            after.push(back.max(0));
-        }
-        let attributes = [
-            ("group", Attribute::Int(self.groups)),
-            ("dilations", self.window.attribute(|axis| axis.dilation)),
-            ("pads", Attribute::Ints([before, after].concat())),
-        ];
-        let operands = [refit(small, &ranges), self.mirrored(n)];
-        let fact = Fact::new(small.dtype(), to.to_vec());
-        n.builder().node("Conv", &operands, &attributes, fact)
     }
 
     /// The weights with every axis of taps reversed, and the channels of each group exchanged.

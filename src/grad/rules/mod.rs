@@ -5,6 +5,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod control;
 mod conv;
 mod einsum;
 mod index;
@@ -28,6 +29,7 @@ pub const FAMILIES: &[(&str, &[Rule])] = &[
     ("activation", activation::RULES),
     ("arithmetic", arithmetic::RULES),
     ("attention", attention::RULES),
+    ("control", control::RULES),
     ("conv", conv::RULES),
     ("einsum", einsum::RULES),
     ("index", index::RULES),

@@ -8,11 +8,11 @@ pub(super) const RULES: &[Rule] = &[
     // y = γ (x − μ) / √(σ² + ε) + β per channel, with μ and σ² given
     // ⇒ x̄ = ȳ γ/√(σ² + ε), γ̄ = Σ ȳ (x − μ)/√(σ² + ε), β̄ = Σ ȳ, μ̄ = −Σ x̄, σ̄² = −½ Σ ȳ γ (x − μ) (σ² + ε)^{−3/2}
     Rule::new("BatchNormalization", batch_normalization),
-    // y = γ x̂ + β per channel, x̂ normalised over the positions of each sample and channel ⇒ see `Standard`
+    // y = γ x̂ + β per channel, x̂ normalised over the positions of each sample and channel ⇒ x̄ = (g − mean g − x̂·mean(g·x̂))/√(σ² + ε), g = ȳγ; γ̄ = Σ ȳx̂, β̄ = Σ ȳ
     Rule::new("InstanceNormalization", instance_normalization),
-    // y = γ x̂ + β, x̂ normalised over the axes from `axis` on ⇒ see `Standard`
+    // y = γ x̂ + β, x̂ normalised over the axes from `axis` on ⇒ x̄ = (g − mean g − x̂·mean(g·x̂))/√(σ² + ε), g = ȳγ; γ̄ = Σ ȳx̂, β̄ = Σ ȳ
     Rule::new("LayerNormalization", layer_normalization),
-    // y = γ x̂ + β, x̂ normalised over the channels and positions of each sample and group ⇒ see `Standard`
+    // y = γ x̂ + β, x̂ normalised over the channels and positions of each sample and group ⇒ x̄ = (g − mean g − x̂·mean(g·x̂))/√(σ² + ε), g = ȳγ; γ̄ = Σ ȳx̂, β̄ = Σ ȳ
     Rule::new("GroupNormalization", group_normalization),
     // y = γ x̂, x̂ = x / √(mean x² + ε) over the axes from `axis` on ⇒ x̄ = (g − x̂ mean(g x̂)) / √(…) with g = γ ȳ, γ̄ = Σ ȳ x̂
     Rule::new("RMSNormalization", rms_normalization),

@@ -11,6 +11,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule::new("Flatten", back_in_shape),
     Rule::new("Squeeze", back_in_shape),
     Rule::new("Unsqueeze", back_in_shape),
+    // y = x ⇒ x̄ = ȳ
     Rule::new("Identity", |n| n.only(n.dy())),
     // Between float types; the driver casts back. A cast to integers ends the path by itself.
     Rule::new("Cast", |n| n.only(n.dy())),
@@ -380,6 +381,7 @@ fn depth_to_space<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     n.only(apart.transpose(&[0, 1, 3, 5, 2, 4]).reshape(&shape))
 }
 
+// y = SpaceToDepth(x) ⇒ x̄ = DepthToSpace(ȳ), in its form DCR.
 fn space_to_depth<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let blocksize = [("blocksize", Attribute::Int(n.int("blocksize").unwrap_or(1)))];
     let fact = Fact::new(n.dy().dtype(), n.shape());

@@ -4,7 +4,9 @@ mod bad_data;
 mod bad_machine;
 mod bad_model;
 mod bad_usage;
-mod fixtures;
+pub(crate) mod fixtures;
+mod models;
+mod results;
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};

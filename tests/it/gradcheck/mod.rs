@@ -7,6 +7,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod control;
 mod conv;
 mod einsum;
 mod half_precision;
@@ -94,6 +95,8 @@ pub struct Case {
     pub outputs: usize,
     /// The positions of results that the node does not hand out.
     pub left_out: Vec<usize>,
+    /// So many inputs, the last ones, are no operands: bodies of the node take them from outside.
+    pub outside: usize,
     pub step: f64,
     pub tolerance: f64,
     pub seed: u64,
@@ -117,6 +120,7 @@ impl Case {
             attributes: Vec::new(),
             outputs: 1,
             left_out: Vec::new(),
+            outside: 0,
             step: 1e-5,
             tolerance: 1e-6,
             seed: 0,
@@ -234,6 +238,7 @@ impl Case {
                 ..Default::default()
             })
             .collect();
+        names.truncate(self.inputs.len() - self.outside);
         graph.node.push(NodeProto {
             op_type: Some(self.op_type.into()),
             domain: (!self.domain.is_empty()).then(|| self.domain.into()),

@@ -44,6 +44,18 @@ fn max_pool_over_windows_of_all_kinds() {
 }
 
 #[test]
+fn average_pool_with_a_window_larger_than_its_input() {
+    for case in [
+        // Pooling over everything, as some exports write it.
+        average_pool(&[2, 3], &[64, 64], &[64, 64]).int("ceil_mode", 1),
+        average_pool(&[5, 5], &[7, 3], &[1, 1]).ints("pads", &[3, 1, 3, 1]),
+        average_pool(&[3], &[7], &[2]).ints("pads", &[6, 6]),
+    ] {
+        case.check();
+    }
+}
+
+#[test]
 fn max_pool_with_a_last_window_that_is_not_full() {
     for case in [
         max_pool(&[6], &[3], &[2]),

@@ -1,9 +1,9 @@
 //! The GRU.
 
 use super::activation::{Activated, apply_clipped, read};
-use super::layer::{INITIAL_H, Layer};
+use super::layer::{INITIAL_H, Layer, append};
 use crate::grad::rule::{Cotangents, Vjp};
-use crate::graph::{Attributes, Dim, Expr};
+use crate::graph::{Attributes, Dim, Expr, Sweep, Swept};
 
 /// What a GRU computes in all steps.
 struct Steps<'g> {
@@ -85,26 +85,32 @@ fn reset_after_product<'g>(
     let [to_update, to_candidate, to_before] = steps.factors(layer);
     let to_reset = to_candidate * product * steps.reset.slope;
     let to_product = to_candidate * steps.reset.value;
-    let [to_updates, to_resets, to_products, to_befores] =
-        [to_update, to_reset, to_product, to_before].map(|factor| layer.each_step(factor));
-
-    let from_outside = layer.cotangents_of_states();
-    let recurrence = layer.recurrence().unsqueeze(&[1]);
-    let mut dh = layer.last(1);
-    let (mut states, mut gates) = (Vec::new(), Vec::new());
-    for step in (0..to_befores.len()).rev() {
-        if let Some(cotangents) = &from_outside {
-            dh = dh + cotangents[step];
+    let mut sequences = vec![to_update, to_reset, to_product, to_before];
+    let outside = append(&mut sequences, layer.cotangents_of_states());
+    let sweep = Sweep {
+        states: vec![layer.last(1)],
+        sequences,
+        captured: vec![layer.recurrence()],
+        axis: 1,
+        backward: true,
+    };
+    let swept = product.builder().sweep(&sweep, |step| {
+        let mut dh = step.states[0];
+        if let Some(outside) = outside {
+            dh = dh + step.sequences[outside];
         }
-        states.push(dh);
-        let factors = [to_updates[step], to_resets[step], to_products[step]];
-        let side = Expr::concat(&factors.map(|factor| dh * factor), 3);
-        gates.push(side);
-        dh = dh * to_befores[step] + side.matmul(recurrence);
-    }
-
-    let of_states = layer.gathered(gates);
-    let candidate = layer.gathered(states) * to_candidate;
+        let side: Vec<_> = step.sequences[..3]
+            .iter()
+            .map(|factor| dh * *factor)
+            .collect();
+        let side = Expr::concat(&side, 2);
+        Swept {
+            states: vec![dh * step.sequences[3] + side.matmul(step.captured[0])],
+            sequences: vec![side, dh],
+        }
+    });
+    let (of_states, dh) = (swept.sequences[0], swept.states[0]);
+    let candidate = swept.sequences[1] * to_candidate;
     let without = of_states.slice(3, 0, Dim::fixed(2 * layer.hidden()));
     let of_inputs = Expr::concat(&[without, candidate], 3);
     let mut cotangents = layer.of_inputs(of_inputs, &[(INITIAL_H, dh)]);
@@ -122,35 +128,36 @@ fn reset_before_product<'g>(
 ) -> Cotangents<'g> {
     let [to_update, to_candidate, to_before] = steps.factors(layer);
     let to_reset = steps.before * steps.reset.slope;
-    let [to_updates, to_resets, to_candidates, to_befores, resets] = [
-        to_update,
-        to_reset,
-        to_candidate,
-        to_before,
-        steps.reset.value,
-    ]
-    .map(|factor| layer.each_step(factor));
-
-    let from_outside = layer.cotangents_of_states();
-    let [of_gates, of_candidate] = [of_gates, of_candidate].map(|rows| rows.unsqueeze(&[1]));
-    let mut dh = layer.last(1);
-    let (mut gates, mut candidates) = (Vec::new(), Vec::new());
-    for step in (0..to_befores.len()).rev() {
-        if let Some(cotangents) = &from_outside {
-            dh = dh + cotangents[step];
+    let reset = steps.reset.value;
+    let mut sequences = vec![to_update, to_reset, to_candidate, to_before, reset];
+    let outside = append(&mut sequences, layer.cotangents_of_states());
+    let sweep = Sweep {
+        states: vec![layer.last(1)],
+        sequences,
+        captured: vec![of_gates, of_candidate],
+        axis: 1,
+        backward: true,
+    };
+    let swept = reset.builder().sweep(&sweep, |step| {
+        let mut dh = step.states[0];
+        if let Some(outside) = outside {
+            dh = dh + step.sequences[outside];
         }
-        let candidate = dh * to_candidates[step];
-        let reset = candidate.matmul(of_candidate);
-        let side = Expr::concat(&[dh * to_updates[step], reset * to_resets[step]], 3);
-        dh = dh * to_befores[step] + reset * resets[step] + side.matmul(of_gates);
-        gates.push(side);
-        candidates.push(candidate);
-    }
-
-    let (gates, candidates) = (layer.gathered(gates), layer.gathered(candidates));
+        let [to_update, to_reset, to_candidate, to_before, reset] =
+            [0, 1, 2, 3, 4].map(|at| step.sequences[at]);
+        let candidate = dh * to_candidate;
+        let of_reset = candidate.matmul(step.captured[1]);
+        let side = Expr::concat(&[dh * to_update, of_reset * to_reset], 2);
+        let before = dh * to_before + of_reset * reset + side.matmul(step.captured[0]);
+        Swept {
+            states: vec![before],
+            sequences: vec![side, candidate],
+        }
+    });
+    let (gates, candidates, dh) = (swept.sequences[0], swept.sequences[1], swept.states[0]);
     let all = Expr::concat(&[gates, candidates], 3);
     let mut cotangents = layer.of_inputs(all, &[(INITIAL_H, dh)]);
-    let reset = steps.reset.value * steps.before;
+    let reset = reset * steps.before;
     cotangents.extend(layer.of_recurrence(&[(gates, steps.before), (candidates, reset)]));
     cotangents.extend(layer.of_biases(all, all));
     cotangents

@@ -28,7 +28,7 @@ pub(super) struct Layer<'a, 'g> {
     hidden: i64,
     /// Where a sample still runs: booleans `[directions, steps, batch, 1]`; `None` where all do.
     running: Option<Expr<'g>>,
-    /// Which samples have any step at all: booleans `[1, 1, batch, 1]`.
+    /// Which samples have any step at all: booleans `[1, batch, 1]`.
     any: Option<Expr<'g>>,
     /// The bound that gates are clipped to before their function.
     pub(super) clip: Option<f64>,
@@ -92,7 +92,7 @@ impl<'a, 'g> Layer<'a, 'g> {
         let builder = self.n.builder();
         let lengths = lengths
             .cast(DType::I32)
-            .reshape(&[Dim::ONE, Dim::ONE, self.batch, Dim::ONE]);
+            .reshape(&[Dim::ONE, self.batch, Dim::ONE]);
         self.running = Some(builder.constant(&positions).lt(lengths));
         self.any = Some(builder.scalar(DType::I32, 0.0).lt(lengths));
     }
@@ -166,34 +166,14 @@ impl<'a, 'g> Layer<'a, 'g> {
         split(value, 3, count, self.hidden)
     }
 
-    /// The entries of a sequence, each `[directions, 1, batch, width]`.
-    pub(super) fn each_step(&self, value: Expr<'g>) -> Vec<Expr<'g>> {
-        split(value, 1, self.steps, 1)
-    }
-
-    /// An initial state, or the cotangent of a last one, `[directions, batch, hidden]`, as an entry of a sequence.
-    fn entry(&self, value: Expr<'g>) -> Expr<'g> {
-        value.reshape(&[
-            self.directions_dim(),
-            Dim::ONE,
-            self.batch,
-            Dim::fixed(self.hidden),
-        ])
-    }
-
-    /// The initial state at a position of the operands.
+    /// The initial state at a position of the operands, `[directions, batch, hidden]`.
     pub(super) fn initial(&self, position: usize) -> Option<Expr<'g>> {
-        self.n.optional_x(position).map(|value| self.entry(value))
+        self.n.optional_x(position)
     }
 
-    /// A state of zeros.
+    /// A state of zeros `[directions, batch, hidden]`.
     pub(super) fn zeros(&self) -> Expr<'g> {
-        let shape = [
-            self.directions_dim(),
-            Dim::ONE,
-            self.batch,
-            Dim::fixed(self.hidden),
-        ];
+        let shape = [self.directions_dim(), self.batch, Dim::fixed(self.hidden)];
         self.n.builder().full(self.n.x(0).dtype(), &shape, 0.0)
     }
 
@@ -204,14 +184,13 @@ impl<'a, 'g> Layer<'a, 'g> {
         let Some(cotangent) = self.n.optional_dy(position) else {
             return self.zeros();
         };
-        let cotangent = self.entry(cotangent);
         self.any.map_or(cotangent, |any| cotangent.where_(any))
     }
 
     /// The cotangents of the states after each step that come in through Y.
-    pub(super) fn cotangents_of_states(&self) -> Option<Vec<Expr<'g>>> {
+    pub(super) fn cotangents_of_states(&self) -> Option<Expr<'g>> {
         let cotangent = self.n.optional_dy(0)?;
-        Some(self.each_step(self.while_running(self.ordered(cotangent))))
+        Some(self.while_running(self.ordered(cotangent)))
     }
 
     /// The value in the steps in which a sample runs, else 0.
@@ -225,20 +204,20 @@ impl<'a, 'g> Layer<'a, 'g> {
             .map_or(value, |running| running.select(value, 1.0, value))
     }
 
-    /// For each step, booleans that say which samples run.
-    pub(super) fn running(&self) -> Option<Vec<Expr<'g>>> {
-        self.running.map(|running| self.each_step(running))
+    /// Where a sample still runs, as booleans; `None` where all always do.
+    pub(super) fn running(&self) -> Option<Expr<'g>> {
+        self.running
     }
 
-    /// For each step, 1 for each sample that keeps its state and 0 for each that runs.
-    pub(super) fn kept(&self) -> Option<Vec<Expr<'g>>> {
-        let running = self.running?;
-        Some(self.each_step((!running).cast_like(self.n.x(0))))
+    /// 1 in the steps in which a sample keeps its state, 0 in those in which it runs; `None` where all always run.
+    pub(super) fn kept(&self) -> Option<Expr<'g>> {
+        Some((!self.running?).cast_like(self.n.x(0)))
     }
 
     /// A sequence one step later: entry t is that of step t − 1, the first one is `initial`.
     pub(super) fn delayed(&self, value: Expr<'g>, initial: Expr<'g>) -> Expr<'g> {
-        Expr::concat(&[initial, value.slice(1, 0, Dim::fixed(self.steps - 1))], 1)
+        let but_the_last = value.slice(1, 0, Dim::fixed(self.steps - 1));
+        Expr::concat(&[initial.unsqueeze(&[1]), but_the_last], 1)
     }
 
     /// The states before each step.
@@ -250,7 +229,7 @@ impl<'a, 'g> Layer<'a, 'g> {
         };
         // Where the backward direction comes to the last step of a shorter sample, the step before has nothing but a 0 in Y.
         let states = match self.running {
-            Some(running) => running.select(states, initial, states),
+            Some(running) => running.select(states, initial.unsqueeze(&[1]), states),
             None => states,
         };
         self.delayed(states, initial)
@@ -315,12 +294,6 @@ impl<'a, 'g> Layer<'a, 'g> {
         Some([part(0), part(half)])
     }
 
-    /// The sequence of entries that were found from the last step to the first.
-    pub(super) fn gathered(&self, mut entries: Vec<Expr<'g>>) -> Expr<'g> {
-        entries.reverse();
-        Expr::concat(&entries, 1)
-    }
-
     /// The cotangents of X, W and the initial states, from those of the gates before their functions and of the states before the first step.
     pub(super) fn of_inputs(
         &self,
@@ -343,7 +316,7 @@ impl<'a, 'g> Layer<'a, 'g> {
         }
         for &(position, cotangent) in initial {
             if self.n.wants(position) {
-                cotangents.push((position, cotangent.reshape_like(self.n.x(position))));
+                cotangents.push((position, cotangent));
             }
         }
         cotangents
@@ -383,8 +356,14 @@ impl<'a, 'g> Layer<'a, 'g> {
     }
 }
 
+/// Appends a sequence, where there is one; returns its position then.
+pub(super) fn append<'g>(sequences: &mut Vec<Expr<'g>>, more: Option<Expr<'g>>) -> Option<usize> {
+    sequences.push(more?);
+    Some(sequences.len() - 1)
+}
+
 /// A value in `count` parts of one extent along an axis.
-fn split<'g>(value: Expr<'g>, axis: usize, count: i64, extent: i64) -> Vec<Expr<'g>> {
+fn split(value: Expr<'_>, axis: usize, count: i64, extent: i64) -> Vec<Expr<'_>> {
     if count == 1 {
         return vec![value];
     }

@@ -1,9 +1,9 @@
 //! The LSTM.
 
 use super::activation::{Activated, Activation, apply, apply_clipped, read};
-use super::layer::{INITIAL_C, INITIAL_H, Layer, P};
+use super::layer::{INITIAL_C, INITIAL_H, Layer, P, append};
 use crate::grad::rule::{Cotangents, Vjp};
-use crate::graph::{Attributes, Expr};
+use crate::graph::{Attributes, Expr, Sweep, Swept};
 
 /// What an LSTM computes in all steps.
 struct Cells<'g> {
@@ -123,7 +123,7 @@ impl<'g> Equations<'_, 'g> {
         }
     }
 
-    /// The cells after each step, where the gates do not see the cells: two operations per step.
+    /// The cells after each step, where the gates do not see the cells.
     fn cells_without(
         &self,
         input: Expr<'g>,
@@ -132,14 +132,24 @@ impl<'g> Equations<'_, 'g> {
         initial: Expr<'g>,
     ) -> Expr<'g> {
         let layer = self.layer;
-        let kept = layer.each_step(layer.else_one(forget));
-        let added = layer.each_step(layer.while_running(input * candidate));
-        let mut cells = initial;
-        let after = kept.into_iter().zip(added).map(|(kept, added)| {
-            cells = cells * kept + added;
-            cells
+        let sweep = Sweep {
+            states: vec![initial],
+            sequences: vec![
+                layer.else_one(forget),
+                layer.while_running(input * candidate),
+            ],
+            captured: Vec::new(),
+            axis: 1,
+            backward: false,
+        };
+        let swept = initial.builder().sweep(&sweep, |step| {
+            let cells = step.states[0] * step.sequences[0] + step.sequences[1];
+            Swept {
+                states: vec![cells],
+                sequences: vec![cells],
+            }
         });
-        Expr::concat(&after.collect::<Vec<_>>(), 1)
+        swept.sequences[0]
     }
 
     /// The cells after each step, where the gates see the cells.
@@ -150,22 +160,37 @@ impl<'g> Equations<'_, 'g> {
         initial: Expr<'g>,
     ) -> Expr<'g> {
         let layer = self.layer;
-        let [inputs, forgets, candidates] =
-            [gates[0], gates[2], candidate].map(|gate| layer.each_step(gate));
-        let running = layer.running();
-        let mut cells = initial;
-        let mut after = Vec::with_capacity(inputs.len());
-        for step in 0..inputs.len() {
-            let input = self.gate(self.peep(inputs[step], 0, cells));
-            let forget = self.forget(input, forgets[step], cells);
-            let next = forget.value * cells + input.value * candidates[step];
-            cells = match &running {
-                Some(running) => running[step].select(next, cells, next),
+        let mut sequences = vec![gates[0], gates[2], candidate];
+        let running = append(&mut sequences, layer.running());
+        let peepholes = self.peepholes.iter().flatten();
+        let sweep = Sweep {
+            states: vec![initial],
+            sequences,
+            captured: peepholes.map(|peephole| peephole.squeeze(&[1])).collect(),
+            axis: 1,
+            backward: false,
+        };
+        let swept = initial.builder().sweep(&sweep, |step| {
+            let before = step.states[0];
+            let peep = |gate: usize, peephole: usize| {
+                step.sequences[gate] + step.captured[peephole] * before
+            };
+            let input = apply_clipped(&self.f, peep(0, 0), layer.clip).value;
+            let forget = match self.coupled {
+                true => 1.0 - input,
+                false => apply_clipped(&self.f, peep(1, 2), layer.clip).value,
+            };
+            let next = forget * before + input * step.sequences[2];
+            let cells = match running {
+                Some(running) => step.sequences[running].select(next, before, next),
                 None => next,
             };
-            after.push(cells);
-        }
-        Expr::concat(&after, 1)
+            Swept {
+                states: vec![cells],
+                sequences: vec![cells],
+            }
+        });
+        swept.sequences[0]
     }
 
     /// From the last step to the first: the cotangents of the gates before their functions, of the initial states and of the initial cells.
@@ -194,36 +219,49 @@ impl<'g> Equations<'_, 'g> {
             to_cells = to_cells + to_output * of_output;
             to_before = to_before + to_input * of_input + to_forget * of_forget;
         }
-        let steps = |value: Expr<'g>| layer.each_step(layer.while_running(value));
-        let [to_output, to_cells, to_candidate, to_input, to_forget] =
-            [to_output, to_cells, to_candidate, to_input, to_forget].map(steps);
-        let to_before = layer.each_step(layer.else_one(to_before));
-
-        let from_outside = layer.cotangents_of_states();
-        let kept = layer.kept();
-        let recurrence = layer.recurrence().unsqueeze(&[1]);
-        let (mut dh, mut dc) = (layer.last(1), layer.last(2));
-        let mut found = Vec::with_capacity(to_before.len());
-        for step in (0..to_before.len()).rev() {
-            if let Some(cotangents) = &from_outside {
-                dh = dh + cotangents[step];
+        let factors = [to_input, to_output, to_forget, to_candidate, to_cells];
+        let mut sequences = factors.map(|factor| layer.while_running(factor)).to_vec();
+        sequences.push(layer.else_one(to_before));
+        let outside = append(&mut sequences, layer.cotangents_of_states());
+        let kept = append(&mut sequences, layer.kept());
+        let sweep = Sweep {
+            states: vec![layer.last(1), layer.last(2)],
+            sequences,
+            captured: vec![layer.recurrence()],
+            axis: 1,
+            backward: true,
+        };
+        let swept = to_before.builder().sweep(&sweep, |step| {
+            let (mut dh, dc) = (step.states[0], step.states[1]);
+            if let Some(outside) = outside {
+                dh = dh + step.sequences[outside];
             }
-            dc = dc + dh * to_cells[step];
+            let [
+                to_input,
+                to_output,
+                to_forget,
+                to_candidate,
+                to_cells,
+                to_before,
+            ] = [0, 1, 2, 3, 4, 5].map(|at| step.sequences[at]);
+            let dc = dc + dh * to_cells;
             let gates = [
-                dc * to_input[step],
-                dh * to_output[step],
-                dc * to_forget[step],
-                dc * to_candidate[step],
+                dc * to_input,
+                dh * to_output,
+                dc * to_forget,
+                dc * to_candidate,
             ];
-            let gates = Expr::concat(&gates, 3);
-            let through = gates.matmul(recurrence);
-            dh = match &kept {
-                Some(kept) => through + dh * kept[step],
+            let gates = Expr::concat(&gates, 2);
+            let through = gates.matmul(step.captured[0]);
+            let before = match kept {
+                Some(kept) => through + dh * step.sequences[kept],
                 None => through,
             };
-            dc = dc * to_before[step];
-            found.push(gates);
-        }
-        (layer.gathered(found), dh, dc)
+            Swept {
+                states: vec![before, dc * to_before],
+                sequences: vec![gates],
+            }
+        });
+        (swept.sequences[0], swept.states[0], swept.states[1])
     }
 }

@@ -1,8 +1,9 @@
 //! The plain recurrent layer.
 
 use super::activation::{apply_clipped, read};
-use super::layer::{INITIAL_H, Layer};
+use super::layer::{INITIAL_H, Layer, append};
 use crate::grad::rule::{Cotangents, Vjp};
+use crate::graph::{Sweep, Swept};
 
 // hₜ = f(aₜ), aₜ = xₜ Wᵀ + hₜ₋₁ Rᵀ + b ⇒ a̅ₜ = h̅ₜ ⊙ f′(aₜ), h̅ₜ₋₁ = a̅ₜ R plus what comes in through Y.
 pub(super) fn rnn<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
@@ -16,26 +17,34 @@ pub(super) fn rnn<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     }
     let slope = layer.while_running(apply_clipped(&f, gates, layer.clip).slope);
 
-    let slopes = layer.each_step(slope);
-    let from_outside = layer.cotangents_of_states();
-    let kept = layer.kept();
-    let recurrence = recurrence.unsqueeze(&[1]);
-    let mut dh = layer.last(1);
-    let mut found = Vec::with_capacity(slopes.len());
-    for (step, slope) in slopes.iter().enumerate().rev() {
-        if let Some(cotangents) = &from_outside {
-            dh = dh + cotangents[step];
+    let mut sequences = vec![slope];
+    let outside = append(&mut sequences, layer.cotangents_of_states());
+    let kept = append(&mut sequences, layer.kept());
+    let sweep = Sweep {
+        states: vec![layer.last(1)],
+        sequences,
+        captured: vec![recurrence],
+        axis: 1,
+        backward: true,
+    };
+    let swept = n.builder().sweep(&sweep, |step| {
+        let mut dh = step.states[0];
+        if let Some(outside) = outside {
+            dh = dh + step.sequences[outside];
         }
-        let gates = dh * *slope;
-        let through = gates.matmul(recurrence);
-        dh = match &kept {
-            Some(kept) => through + dh * kept[step],
+        let gates = dh * step.sequences[0];
+        let through = gates.matmul(step.captured[0]);
+        let before = match kept {
+            Some(kept) => through + dh * step.sequences[kept],
             None => through,
         };
-        found.push(gates);
-    }
+        Swept {
+            states: vec![before],
+            sequences: vec![gates],
+        }
+    });
+    let (gates, dh) = (swept.sequences[0], swept.states[0]);
 
-    let gates = layer.gathered(found);
     let mut cotangents = layer.of_inputs(gates, &[(INITIAL_H, dh)]);
     cotangents.extend(layer.of_recurrence(&[(gates, before)]));
     cotangents.extend(layer.of_biases(gates, gates));
