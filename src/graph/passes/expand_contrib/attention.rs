@@ -66,11 +66,16 @@ pub(super) fn standard<'g>(n: &Fused<'g>) -> Results<'g> {
         },
         masks,
     };
-    let y = attention.apply(q, k, v)?;
+    let attended = attention.apply(q, k, v)?;
+    let y = attended.values;
+    let stage = n.int("qk_matmul_output_mode").unwrap_or(0);
+    let stage = usize::try_from(stage).ok();
+    let scores = stage.and_then(|stage| attended.scores.get(stage).copied());
     Ok(vec![
         Some(if merged { merge(y)? } else { y }),
         Some(k),
         Some(v),
+        scores,
     ])
 }
 
@@ -116,7 +121,7 @@ pub(super) fn packed<'g>(n: &Fused<'g>) -> Results<'g> {
         masks,
         without_keys: WithoutKeys::Mean,
     };
-    let y = merge(attention.apply(q, k, v)?)?;
+    let y = merge(attention.apply(q, k, v)?.values)?;
     let present = n
         .gives(1)
         .then(|| Expr::concat(&[k.unsqueeze(&[0]), v.unsqueeze(&[0])], 0));
@@ -150,7 +155,7 @@ pub(super) fn multi_head<'g>(n: &Fused<'g>) -> Results<'g> {
         masks,
         without_keys: WithoutKeys::Mean,
     };
-    let y = merge(attention.apply(q, k, v)?)?;
+    let y = merge(attention.apply(q, k, v)?.values)?;
     Ok(vec![Some(y), Some(k), Some(v)])
 }
 
@@ -245,6 +250,6 @@ pub(super) fn grouped<'g>(n: &Fused<'g>) -> Results<'g> {
         masks,
         without_keys: WithoutKeys::Mean,
     };
-    let y = merge(attention.apply(q, k, v)?)?;
+    let y = merge(attention.apply(q, k, v)?.values)?;
     Ok(vec![Some(y), Some(k), Some(v)])
 }
