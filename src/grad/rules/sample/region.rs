@@ -1,6 +1,7 @@
 //! Pooling over regions of an image.
 
 use super::image_extents;
+use super::taps::{AxisTaps, Mode, Outside, Taps};
 use crate::grad::rule::{Cotangents, Vjp};
 use crate::grad::rules::index::scatter_nd_add;
 use crate::graph::{Attribute, Attributes, Dim, Expr, Fact, Node};
@@ -8,11 +9,11 @@ use crate::tensor::{DType, Tensor};
 
 // As with resizing, the operator makes U and V itself: it is applied to an identity matrix one pixel wide, or high.
 pub(super) fn roi_align<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
-    if n.string("mode").unwrap_or("avg") != "avg" {
-        return Err("its mode `max` has no rule, only `avg`".into());
-    }
     if n.wants(1) {
         return Err("its regions depend on the differentiated value, and have to be given".into());
+    }
+    if n.string("mode") == Some("max") {
+        return largest_sample(n);
     }
     let (x, rois, dy) = (n.x(0), n.x(1), n.dy());
     let extents = image_extents(n)?;
@@ -79,6 +80,104 @@ fn one_row(n: &Vjp<'_>, axis: usize) -> Node {
         .attribute
         .push(Attribute::Int(1).to_proto(across));
     node
+}
+
+// ONNX Runtime takes the largest of all weighted pixels of all samples of a bin, not the largest sample ⇒ x̄ = weight · ȳ at that pixel.
+fn largest_sample<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
+    let samples = n.int("sampling_ratio").unwrap_or(0);
+    if samples <= 0 {
+        return Err("its mode `max` has a rule only with a fixed sampling ratio".into());
+    }
+    let (x, dy) = (n.x(0), n.dy());
+    let extents = image_extents(n)?;
+    let shape = dy.shape();
+    let (regions, channels) = (shape[0], shape[1]);
+    let counts = [n.fixed(shape[2])?, n.fixed(shape[3])?];
+    let (mut axes, mut present) = (Vec::new(), None);
+    for (axis, &extent) in extents.iter().enumerate().take(2) {
+        let position = sample_positions(n, axis, counts, samples).ok_or("it has no samples")?;
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "images are smaller than 2⁵³ pixels"
+        )]
+        let inside = position.ge(-1.0).and(position.le(extent as f64));
+        present = Some(present.map_or(inside, |present: Expr<'g>| present.and(inside)));
+        axes.push(AxisTaps::new(
+            position,
+            extent,
+            Mode::Linear,
+            Outside::Border,
+        ));
+    }
+    let taps = Taps::new(axes, &extents)?;
+    let (weights, present) = taps.weights(None).zip(present).ok_or("it has no samples")?;
+    let weights = weights.where_(present).unsqueeze(&[1]);
+    let pixels = Dim::fixed(extents.iter().product());
+    let images = n.x(2);
+    let own = x.gather(images, 0).reshape(&[regions, channels, pixels]);
+    let bins = Dim::fixed(counts[0] * counts[1]);
+    let in_bins = [regions, channels, bins, Dim::fixed(samples * samples * 4)];
+    let products = (taps.read(own) * weights.cast_like(x)).reshape(&in_bins);
+    let first = products.arg_max(3);
+    let chosen = |each: Expr<'g>| each.gather_elements(first, 3).reshape(&in_bins[..3]);
+    let place = chosen(taps.indices(channels).reshape(&in_bins));
+    let all = [
+        in_bins[0],
+        in_bins[1],
+        weights.shape()[2],
+        weights.shape()[3],
+    ];
+    let weight = chosen(weights.expand(&all).reshape(&in_bins));
+    let updates = dy.reshape(&in_bins[..3]) * weight.cast_like(dy);
+    let zeros = n
+        .builder()
+        .full(dy.dtype(), &[regions, channels, pixels], 0.0);
+    let mut image = n.shape();
+    image[0] = regions;
+    let regional = zeros.scatter_add(place, updates, 2).reshape(&image);
+    let images = images.reshape(&[regions, Dim::ONE]);
+    n.only(scatter_nd_add(x.zeros_like(), images, regional))
+}
+
+/// Where the samples of every bin lie along an axis: `[regions, bins · samples, 1]`, rows of bins first, then the samples of a bin, row by row.
+fn sample_positions<'g>(
+    n: &Vjp<'g>,
+    axis: usize,
+    counts: [i64; 2],
+    samples: i64,
+) -> Option<Expr<'g>> {
+    let rois = n.x(1);
+    let scale = f64::from(n.float("spatial_scale").unwrap_or(1.0));
+    let half = n
+        .string("coordinate_transformation_mode")
+        .unwrap_or("half_pixel")
+        == "half_pixel";
+    let column = if axis == 0 { 1 } else { 0 };
+    let edge = |column: i64| {
+        let scaled = rois.slice(1, column, Dim::fixed(column + 1)) * scale;
+        if half { scaled - 0.5 } else { scaled }
+    };
+    let start = edge(column);
+    let mut size = edge(column + 2) - start;
+    if !half {
+        size = size.max(1.0);
+    }
+    // In parts of the region's size.
+    let mut parts = Vec::new();
+    for bin in 0..counts[0] * counts[1] {
+        for sample in 0..samples * samples {
+            let (bin, sample) = if axis == 0 {
+                (bin / counts[1], sample / samples)
+            } else {
+                (bin % counts[1], sample % samples)
+            };
+            #[expect(clippy::cast_precision_loss, reason = "there are few samples")]
+            parts.push((bin as f64 + (sample as f64 + 0.5) / samples as f64) / counts[axis] as f64);
+        }
+    }
+    let parts = Tensor::new(&[1, parts.len()], parts)?;
+    let parts = n.builder().constant(&parts).cast_like(rois);
+    Some((size * parts + start).unsqueeze(&[2]))
 }
 
 /// The bins of every region along one axis.

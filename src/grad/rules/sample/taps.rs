@@ -176,7 +176,7 @@ fn cubic<'g>(fraction: Expr<'g>) -> (Vec<Expr<'g>>, Option<Vec<Expr<'g>>>) {
 pub(super) struct Taps<'g> {
     axes: Vec<AxisTaps<'g>>,
     /// Which pixel of the flattened image, int64 `[lead…, 1, positions · taps]`.
-    flat: Expr<'g>,
+    pub(super) flat: Expr<'g>,
     /// The extents in front of the positions, and the number of positions.
     lead: Dims,
     positions: Dim,
@@ -237,7 +237,7 @@ impl<'g> Taps<'g> {
     }
 
     /// The indices for every channel.
-    fn indices(&self, channels: Dim) -> Expr<'g> {
+    pub(super) fn indices(&self, channels: Dim) -> Expr<'g> {
         let mut shape = self.lead.clone();
         shape.extend([channels, self.positions.times(self.count)]);
         self.flat.expand(&shape)

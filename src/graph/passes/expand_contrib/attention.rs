@@ -182,24 +182,7 @@ fn biased<'g>(
 
 /// `com.microsoft::GroupQueryAttention` over a whole prompt, without anything in the cache.
 pub(super) fn grouped<'g>(n: &Fused<'g>) -> Results<'g> {
-    for position in [3, 4] {
-        if n.optional(position)
-            .is_some_and(|past| past.shape().get(2) != Some(&Dim::fixed(0)))
-        {
-            return Err("it goes on from a cache; only a whole prompt is covered".into());
-        }
-    }
-    n.without(&[
-        (11, "head_sink"),
-        (12, "k_scale"),
-        (13, "v_scale"),
-        (14, "q_norm_weight"),
-        (15, "k_norm_weight"),
-    ])?;
-    n.unset(&["kv_cache_bit_width", "sliding_window_cache", "qk_output"])?;
-    if n.int("smooth_softmax").unwrap_or(-1) > 0 {
-        return Err("its attribute smooth_softmax is not covered".into());
-    }
+    is_whole_prompt(n)?;
     let (heads, groups) = (n.count("num_heads")?, n.count("kv_num_heads")?);
     let query = n.x(0)?;
     let (query, key, value) = match (n.optional(1), n.optional(2)) {
@@ -252,4 +235,27 @@ pub(super) fn grouped<'g>(n: &Fused<'g>) -> Results<'g> {
     };
     let y = merge(attention.apply(q, k, v)?.values)?;
     Ok(vec![Some(y), Some(k), Some(v)])
+}
+
+/// Refuses what goes beyond attention over a whole prompt.
+fn is_whole_prompt(n: &Fused<'_>) -> Result<(), String> {
+    for position in [3, 4] {
+        if n.optional(position)
+            .is_some_and(|past| past.shape().get(2) != Some(&Dim::fixed(0)))
+        {
+            return Err("it goes on from a cache; only a whole prompt is covered".into());
+        }
+    }
+    n.without(&[
+        (11, "head_sink"),
+        (12, "k_scale"),
+        (13, "v_scale"),
+        (14, "q_norm_weight"),
+        (15, "k_norm_weight"),
+    ])?;
+    n.unset(&["kv_cache_bit_width", "sliding_window_cache", "qk_output"])?;
+    if n.int("smooth_softmax").unwrap_or(-1) > 0 {
+        return Err("its attribute smooth_softmax is not covered".into());
+    }
+    Ok(())
 }
