@@ -267,10 +267,9 @@ impl Path {
                     kind: Kind::Vjp(apply),
                     ..
                 }) => nodes.push((node.clone(), *apply)),
-                _ => without_rule.push(Obstacle::of(
-                    node,
-                    "there is no rule for this operator".into(),
-                )),
+                _ => {
+                    without_rule.push(Obstacle::of(node, rules::why_missing(node.domain()).into()))
+                }
             }
         }
         Path {
