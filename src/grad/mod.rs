@@ -101,12 +101,14 @@ pub fn vjp<'g>(
         builder.set_scope(format!("grad/{}", label(&node)));
         let expr = |id: &Option<ValueId>| id.and_then(|id| builder.expr(id));
         let wanted = |id: &Option<ValueId>| id.is_some_and(|id| path.varied[id.index()]);
+        let sought = |id: &Option<ValueId>| id.is_some_and(|id| wrt.contains(&id));
         let view = Vjp {
             builder,
             inputs: node.inputs.iter().map(expr).collect(),
             outputs: node.outputs.iter().map(expr).collect(),
             cotangents: incoming,
             wanted: node.inputs.iter().map(wanted).collect(),
+            sought: node.inputs.iter().map(sought).collect(),
             node,
         };
         match rule(&view) {
