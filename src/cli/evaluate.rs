@@ -82,13 +82,24 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         &config,
         gradient.as_ref(),
         files,
-        verbosity,
+        &Progress::new(verbosity),
     )?;
+    say_where(arguments);
     let summary = Summary {
         rows: report.summary,
         epsilons,
     };
     print(&table::render(&summary, stdout_style())).or_bad_input()
+}
+
+/// Says what was written.
+fn say_where(arguments: &EvaluateArguments) {
+    if let Some(folder) = &arguments.out {
+        tracing::info!("summary.csv and samples.csv are in {}", folder.display());
+    }
+    if let Some(file) = &arguments.save_adversarial {
+        tracing::info!("the adversarial examples are in {}", file.display());
+    }
 }
 
 /// Evaluates, writes the files and says what was noticed.
@@ -98,13 +109,12 @@ pub(super) fn perform(
     config: &Config,
     gradient: Option<&GradientGraph>,
     files: Files,
-    verbosity: Verbosity,
+    progress: &Progress,
 ) -> Result<Report, Failure> {
     let mut recorder = Recorder::new(files, model)?;
-    let progress = Progress::new(verbosity);
     let mut observer = Watching {
         recorder: &mut recorder,
-        progress: &progress,
+        progress,
     };
     let report = evaluate::evaluate(model, dataset, config, gradient, &mut observer);
     progress.finish();

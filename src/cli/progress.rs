@@ -40,10 +40,17 @@ impl Progress {
     fn on(target: ProgressDrawTarget) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target);
         // The bar takes what the text leaves.
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix}{wide_bar} {msg}") {
             bar.set_style(style);
         }
         Progress { bar }
+    }
+
+    /// The same with a few words before the bar, for one of several runs.
+    #[must_use]
+    pub fn labelled(self, label: &str) -> Self {
+        self.bar.set_prefix(format!("{label} "));
+        self
     }
 
     /// Shows a new position. Cheap enough to be called after every batch: the bar draws itself a few times a second at most.

@@ -147,8 +147,13 @@ fn scale(dtype: DType, options: &Options) -> Result<(f64, Option<String>), Error
             format!("pixels are {dtype}: divided by {factor} (--scale 1 leaves them as they are)");
         Ok((1.0 / factor, Some(note)))
     } else {
+        let bounds = if low.is_infinite() && high.is_infinite() {
+            "there are no bounds".to_owned()
+        } else {
+            format!("the bounds are {low},{high} and not 0,1")
+        };
         let note = format!(
-            "pixels are {dtype} and taken as they are, because the bounds are {low},{high} and not 0,1 (--scale changes them)"
+            "pixels are {dtype} and taken as they are, because {bounds} (--scale changes them)"
         );
         Ok((1.0, Some(note)))
     }

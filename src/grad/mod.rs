@@ -102,19 +102,23 @@ pub fn vjp<'g>(
         let expr = |id: &Option<ValueId>| id.and_then(|id| builder.expr(id));
         let wanted = |id: &Option<ValueId>| id.is_some_and(|id| path.varied[id.index()]);
         let sought = |id: &Option<ValueId>| id.is_some_and(|id| wrt.contains(&id));
+        // What its subgraphs take from outside stands behind the operands.
+        let captured = builder.with_graph(|graph| graph.captured(&node));
+        let mut reads = node.inputs.clone();
+        reads.extend(captured.into_iter().map(Some));
         let view = Vjp {
             builder,
-            inputs: node.inputs.iter().map(expr).collect(),
+            inputs: reads.iter().map(expr).collect(),
             outputs: node.outputs.iter().map(expr).collect(),
             cotangents: incoming,
-            wanted: node.inputs.iter().map(wanted).collect(),
-            sought: node.inputs.iter().map(sought).collect(),
+            wanted: reads.iter().map(wanted).collect(),
+            sought: reads.iter().map(sought).collect(),
             node,
         };
         match rule(&view) {
             Ok(found) => {
                 for (position, cotangent) in found {
-                    if let Some(input) = view.node.input(position) {
+                    if let Some(input) = reads.get(position).copied().flatten() {
                         cotangents.add(builder, input, cotangent);
                     }
                 }

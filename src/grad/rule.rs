@@ -64,6 +64,7 @@ impl Rule {
 /// A node seen from its results: what a rule works with.
 ///
 /// Inputs are called `x`, outputs `y`, the cotangents that come in `dy`.
+/// The values that a node's subgraphs take from outside count as further inputs behind its operands.
 /// Rules need not undo broadcasting or cast: the driver sums every cotangent to the shape of its input and casts it to its type.
 #[derive(Debug)]
 pub struct Vjp<'g> {
@@ -106,7 +107,7 @@ impl<'g> Vjp<'g> {
         self.inputs.get(position).copied().flatten()
     }
 
-    /// The number of operands, those left out included.
+    /// The number of operands, those left out included, and of values that subgraphs take from outside.
     #[must_use]
     pub fn arity(&self) -> usize {
         self.inputs.len()

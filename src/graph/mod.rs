@@ -110,6 +110,9 @@ pub struct Graph {
     pub outputs: Vec<(ValueId, ValueInfoProto)>,
     /// The initializers, in the file's order.
     pub initializers: Vec<ValueId>,
+    /// The branches of `If` nodes, by the node's first result, as graphs of their own whose inputs are what they take from outside; tracing
+    /// puts them here.
+    pub branches: HashMap<ValueId, Vec<Graph>>,
     values: Vec<Value>,
     by_name: HashMap<String, ValueId>,
     /// Names that are used inside subgraphs, and the names of nodes: new names keep clear of them.
@@ -126,6 +129,7 @@ impl Graph {
             inputs: Vec::new(),
             outputs: Vec::new(),
             initializers: Vec::new(),
+            branches: HashMap::new(),
             values: Vec::new(),
             by_name: HashMap::new(),
             reserved: HashSet::new(),
@@ -345,12 +349,18 @@ impl Graph {
     #[must_use]
     pub fn reads(&self, node: &Node) -> Vec<ValueId> {
         let mut reads: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
+        reads.extend(self.captured(node));
+        reads
+    }
+
+    /// The values that a node's subgraphs take from outside.
+    #[must_use]
+    pub fn captured(&self, node: &Node) -> Vec<ValueId> {
         let mut names = HashSet::new();
         reserve_inner_names(&node.proto, &mut names);
         let mut captured: Vec<ValueId> = names.iter().filter_map(|name| self.find(name)).collect();
         captured.sort_unstable();
-        reads.extend(captured);
-        reads
+        captured
     }
 
     /// Whether each value depends on the elements of an input, not merely on its shape, by [`ValueId::index`].
@@ -407,6 +417,42 @@ impl Graph {
 /// Whether an operator draws random numbers.
 fn draws(op_type: &str) -> bool {
     op_type.starts_with("Random") || op_type == "Bernoulli" || op_type == "Multinomial"
+}
+
+/// The names that a subgraph takes from outside, at any depth, in the order in which they are met.
+#[must_use]
+pub fn names_from_outside(graph: &GraphProto) -> Vec<String> {
+    let mut own: HashSet<&str> = graph
+        .input
+        .iter()
+        .filter_map(|info| info.name.as_deref())
+        .collect();
+    own.extend(
+        graph
+            .initializer
+            .iter()
+            .filter_map(|tensor| tensor.name.as_deref()),
+    );
+    own.extend(
+        graph
+            .node
+            .iter()
+            .flat_map(|node| &node.output)
+            .map(String::as_str),
+    );
+    let mut used: Vec<String> = Vec::new();
+    for node in &graph.node {
+        used.extend(node.input.iter().cloned());
+        let attributes = node.attribute.iter();
+        let inner = attributes.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
+        used.extend(inner.flat_map(names_from_outside));
+    }
+    used.extend(graph.output.iter().filter_map(|info| info.name.clone()));
+    let mut seen = HashSet::new();
+    used.retain(|name| {
+        !name.is_empty() && !own.contains(name.as_str()) && seen.insert(name.clone())
+    });
+    used
 }
 
 /// Whether a subgraph of the node uses a name.

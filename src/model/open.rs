@@ -91,6 +91,15 @@ fn understand(
         let understood = run(freed, Batch::Dynamic, ports, options, &mut remarks);
         let understood = understood.map_err(|error| check::first_line(&error))?;
         check::independent_of_the_batch(&understood.graph, &understood.runs)?;
+        normalized(original.clone(), ports, options)
+            .and_then(|file| check::last_samples_agree(&file, &understood.runs, ports, options))
+            .map_err(|error| check::first_line(&error))?;
+        if let Some(node) = passes::decides_by_data(&understood.graph) {
+            // Samples that happen to agree do not show it.
+            return Err(format!(
+                "{node} decides by the data, for a whole batch at once"
+            ));
+        }
         Ok((understood, changes, remarks))
     });
     match attempt {
@@ -147,14 +156,8 @@ fn trace_at(
     }
 }
 
-/// Lifts, simplifies and runs a graph.
-fn run(
-    mut shipped: Graph,
-    batch: Batch,
-    ports: &Ports,
-    options: &ModelOptions,
-    notes: &mut Vec<String>,
-) -> Result<Understood, Error> {
+/// The graph with the normalisation that was asked for in front.
+fn normalized(mut shipped: Graph, ports: &Ports, options: &ModelOptions) -> Result<Graph, Error> {
     if let Some(normalization) = &options.normalization {
         let input = shipped
             .find(&ports.input)
@@ -162,6 +165,18 @@ fn run(
         passes::normalize(&mut shipped, input, &ports.sample_shape, normalization)
             .map_err(Error::Unsuitable)?;
     }
+    Ok(shipped)
+}
+
+/// Lifts, simplifies and runs a graph.
+fn run(
+    shipped: Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+) -> Result<Understood, Error> {
+    let shipped = normalized(shipped, ports, options)?;
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
     if passes::has_fused(&graph) {
@@ -173,8 +188,8 @@ fn run(
     let mut graph = simplify(&graph, options, notes)?;
     passes::count_iterations(&mut graph);
     let mut runs = trace_at(&mut graph, batch, ports, options)?;
-    // A body that was inside another one is unrolled in the next turn.
-    while passes::unroll(&mut graph) {
+    // A body that was inside another one is unrolled in the next turn, and what an unrolled body computes is known then.
+    while passes::unroll(&mut graph) | passes::resolve_sequences(&mut graph) {
         passes::count_iterations(&mut graph);
         runs = trace_at(&mut graph, batch, ports, options)?;
     }

@@ -1,8 +1,10 @@
 //! Types and shapes by running: what every value of a graph is, and which of its axes follow the batch.
 
 use super::Error;
-use crate::graph::{Dim, Fact, Graph, ValueId};
-use crate::onnx::proto::ValueInfoProto;
+use super::gradient::declare;
+use crate::graph::{Attributes, Dim, Fact, Graph, ValueId, names_from_outside};
+use crate::onnx::from_tensor;
+use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::runtime::{Optimization, SessionOptions, Value};
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
@@ -51,6 +53,7 @@ pub fn trace(
             graph.value_mut(id).fact = fact_of(&seen, batches, on_data[id.index()]);
         }
     }
+    trace_branches(graph, &runs, batches, session);
     let outputs: HashSet<&str> = (graph.outputs.iter())
         .map(|(id, _)| graph.name(*id))
         .collect();
@@ -68,26 +71,90 @@ pub fn trace(
 struct Seen {
     dtype: DType,
     shape: Vec<usize>,
-    /// The elements, of outputs and of what is small.
+    /// The elements, of outputs, of what branches take and of what is small.
     elements: Option<Tensor>,
 }
 
 impl Seen {
-    fn of(value: &Value, is_output: bool) -> Result<Option<Self>, Error> {
+    fn of(value: &Value, whole: bool) -> Result<Option<Self>, Error> {
         let Some(dtype) = value.dtype() else {
             return Ok(None);
         };
         let shape = value.shape().to_vec();
         let small = !dtype.is_float() && shape.iter().product::<usize>() <= KNOWN_ELEMENTS;
-        let elements = (small || is_output)
-            .then(|| value.to_tensor())
-            .transpose()?;
+        let elements = (small || whole).then(|| value.to_tensor()).transpose()?;
         Ok(Some(Seen {
             dtype,
             shape,
             elements,
         }))
     }
+}
+
+/// Traces the branches of every `If` on their own, also those that were not taken.
+///
+/// A branch that cannot be run (it is not meant for the values that it was given) stays away; the gradient through it is refused then.
+fn trace_branches(
+    graph: &mut Graph,
+    runs: &[HashMap<String, Seen>],
+    batches: &[usize],
+    session: &SessionOptions,
+) {
+    let mut found = HashMap::new();
+    for node in graph.nodes.iter().filter(|node| node.is("If")) {
+        let Some(first) = node.outputs.iter().flatten().next() else {
+            continue;
+        };
+        let branches = ["then_branch", "else_branch"].map(|name| {
+            let mut branch = alone(graph, node.graph(name)?)?;
+            let outside: Vec<String> = branch
+                .real_inputs()
+                .map(|(id, _)| branch.name(*id).to_owned())
+                .collect();
+            let feed = |batch: usize| {
+                let at = batches.iter().position(|&size| size == batch);
+                let run = at.and_then(|at| runs.get(at));
+                let feeds = outside.iter().map(|name| {
+                    let seen = run.and_then(|run| run.get(name));
+                    let tensor = seen.and_then(|seen| seen.elements.clone());
+                    let tensor =
+                        tensor.ok_or_else(|| Error::Internal(format!("`{name}` was not seen")))?;
+                    Ok((name.clone(), Value::from_tensor(tensor)?))
+                });
+                feeds.collect()
+            };
+            trace(&mut branch, &feed, batches, session).ok()?;
+            Some(branch)
+        });
+        if let [Some(yes), Some(no)] = branches {
+            found.insert(*first, vec![yes, no]);
+        }
+    }
+    graph.branches = found;
+}
+
+/// A subgraph as a graph of its own: what it takes from outside is its input, or an initializer where it is the same in every run.
+///
+/// `None` where it takes something that has no fact.
+fn alone(graph: &Graph, body: &GraphProto) -> Option<Graph> {
+    let mut proto = body.clone();
+    for name in names_from_outside(body) {
+        let id = graph.find(&name)?;
+        if let Some(tensor) = graph.constant(id) {
+            proto.initializer.push(from_tensor(&name, &tensor));
+        } else {
+            let fact = graph.fact(id)?;
+            proto.input.push(declare(&name, fact.dtype, &fact.shape));
+        }
+    }
+    // Outputs are told by running.
+    for output in &mut proto.output {
+        output.r#type = None;
+    }
+    Some(Graph::from_model(ModelProto {
+        graph: Some(proto),
+        ..graph.model.clone()
+    }))
 }
 
 /// The fact that one value's tensors at the batch sizes show.
@@ -140,6 +207,10 @@ fn run_all(
     let declared: HashSet<&str> = (graph.outputs.iter())
         .map(|(id, _)| graph.name(*id))
         .collect();
+    // What the branches take from outside, to run them with.
+    let branching = graph.nodes.iter().filter(|node| node.is("If"));
+    let captured: HashSet<ValueId> = branching.flat_map(|node| graph.captured(node)).collect();
+    let captured: HashSet<&str> = captured.into_iter().map(|id| graph.name(id)).collect();
     let mut model = graph.to_model();
     if let Some(proto) = &mut model.graph {
         let inner = graph
@@ -182,8 +253,10 @@ fn run_all(
             .zip(&outputs)
             .chain(feeds.iter().map(|(name, value)| (name, value)))
         {
-            let found = Seen::of(value, declared.contains(name.as_str()))?;
-            seen.extend(found.map(|found| (name.clone(), found)));
+            let name = name.as_str();
+            let whole = declared.contains(name) || captured.contains(name);
+            let found = Seen::of(value, whole)?;
+            seen.extend(found.map(|found| (name.to_owned(), found)));
         }
         runs.push(seen);
     }

@@ -318,3 +318,39 @@ fn a_batch_of_token_ids_stays_pinned_where_samples_would_leak_into_each_other() 
     let model = Model::open(&path, &options).unwrap();
     assert_eq!(model.batch(), mohs::model::Batch::Fixed(1));
 }
+
+/// A model declared for batches of one: in a larger one, every sample would get the scores of the first.
+#[test]
+fn a_batch_stays_pinned_where_every_sample_gets_the_scores_of_the_first() {
+    crate::runtime_ready();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("first.onnx");
+    let nodes = vec![
+        node("Gather", &["x", "first"], "of_the_first", &[]),
+        node("Mul", &["x", "zero"], "nothing", &[]),
+        node("Add", &["of_the_first", "nothing"], "logits", &[]),
+    ];
+    let graph = GraphProto {
+        name: Some("first".into()),
+        node: nodes,
+        initializer: vec![
+            from_tensor("first", &Tensor::new(&[1], vec![0i64]).unwrap()),
+            from_tensor("zero", &Tensor::new(&[1], vec![0f32]).unwrap()),
+        ],
+        input: vec![info("x", 1, &[Some(1), Some(3)])],
+        output: vec![info("logits", 1, &[Some(1), Some(3)])],
+        ..GraphProto::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto {
+            domain: None,
+            version: Some(13),
+        }],
+        graph: Some(graph),
+        ..ModelProto::default()
+    };
+    write(&model, &path).unwrap();
+    let model = Model::open(&path, &ModelOptions::default()).unwrap();
+    assert_eq!(model.batch(), mohs::model::Batch::Fixed(1));
+}

@@ -17,6 +17,7 @@ mod gradcheck;
 mod inner_tensor;
 mod layering;
 mod lift;
+mod onnx_nodes;
 mod operators;
 mod references;
 mod registry;

@@ -24,6 +24,7 @@ class Handmade:
     shape: tuple
     kind: str = "normal"
     classes: int = 5
+    pinned: bool = False
 
 
 class Reference(nn.Module):
@@ -43,7 +44,7 @@ class Reference(nn.Module):
         return functional.linear(torch.flatten(self.function(x, **constants), 1), self.weight, self.bias)
 
 
-def handmade(name, opset, shape, nodes, function, features, constants=None, extra=None, flatten=True, kind="normal"):
+def handmade(name, opset, shape, nodes, function, features, constants=None, extra=None, flatten=True, kind="normal", pinned=False):
     """Registers a case: `nodes` lead from `x` to `y`; `constants` (name to shape) are drawn, `extra` (name to array) are given to the graph alone."""
 
     def build(generator):
@@ -55,11 +56,12 @@ def handmade(name, opset, shape, nodes, function, features, constants=None, extr
         head = [helper.make_node("Flatten", ["y"], ["flat"], axis=1)] if flatten else [helper.make_node("Identity", ["y"], ["flat"])]
         head.append(helper.make_node("Gemm", ["flat", "head.weight", "head.bias"], ["logits"], transB=1, name="head"))
         values = {**drawn, **(extra or {}), "head.weight": weight, "head.bias": bias}
+        batch = 1 if pinned else "batch"
         graph = helper.make_graph(
             [*nodes, *head],
             name,
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 5])],
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, *shape])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 5])],
             [numpy_helper.from_array(value, key) for key, value in values.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 8 else 3, producer_name="mohs")
@@ -72,7 +74,7 @@ def handmade(name, opset, shape, nodes, function, features, constants=None, extr
 
     full_name = f"{name}-handmade{opset}"
     assert full_name not in CASES, full_name
-    CASES[full_name] = Handmade(full_name, build, tuple(shape), kind)
+    CASES[full_name] = Handmade(full_name, build, tuple(shape), kind, pinned=pinned)
 
 
 def node(kind, inputs, outputs, **attributes):

@@ -44,6 +44,49 @@ handmade(
     18, {"a": (3,)}, {"one": scalar(1), "four": scalar(4)},
 )  # fmt: skip
 
+# If: the data tell the branch. The branches take the input itself, values that depend on it, weights and constants from outside, and hand some of
+# them through; one has another If inside. The untaken branch is never run with its kinks: a logarithm of what may be negative.
+
+
+def by_data(x, a):
+    positive = x.sum(dim=(1, 2), keepdim=True) > 0
+    large = x.abs().amax(dim=(1, 2), keepdim=True) > 1.5
+    inside = torch.where(large, x.tanh() * a, x * x)
+    return torch.where(positive, torch.log(x * x + 2) + x.tanh(), inside) + torch.where(positive, x, x.tanh())
+
+
+handmade(
+    "if_by_data", 13, (2, 3),
+    [
+        node("ReduceSum", "x", "sum", keepdims=0), node("Greater", "sum none", "positive"), node("Tanh", "x", "t"), node("Abs", "x", "size"),
+        node("ReduceMax", "size", "largest", keepdims=0),
+        helper.make_node(
+            "If", ["positive"], ["z", "w"], name="choice",
+            then_branch=body(
+                [
+                    node("Mul", "x x", "square"), node("Add", "square two", "more"), node("Log", "more", "log"), node("Add", "log t", "then"),
+                    node("Identity", "x", "then_w"),
+                ],
+                "", "then then_w",
+            ),
+            else_branch=body(
+                [
+                    node("Greater", "largest bound", "large"),
+                    helper.make_node(
+                        "If", ["large"], ["else"], name="inner",
+                        then_branch=body([node("Mul", "t a", "inner_then")], "", "inner_then"),
+                        else_branch=body([node("Mul", "x x", "inner_else")], "", "inner_else"),
+                    ),
+                    node("Identity", "t", "else_w"),
+                ],
+                "", "else else_w", {"bound": scalar(1.5, np.float32)},
+            ),
+        ),
+        node("Add", "z w", "y"),
+    ],
+    by_data, 6, {"a": (3,)}, {"none": scalar(0, np.float32), "two": scalar(2, np.float32)}, pinned=True,
+)  # fmt: skip
+
 # Loop: states, stacked results, and a value from outside that depends on the input.
 
 

@@ -173,7 +173,7 @@ def made_by_hand(case, out):
     onnx.checker.check_model(model)
     onnx.save(model, path)
     arrays, error = references(module, x, labels, ("cross-entropy",), False)
-    return kept(case.name, path, model, arrays, error, "handmade", model.opset_import[0].version, False, ("cross-entropy",), out)
+    return kept(case.name, path, model, arrays, error, "handmade", model.opset_import[0].version, case.pinned, ("cross-entropy",), out)
 
 
 def kept(name, path, model, arrays, error, exporter, opset, pinned, losses, out, beyond_float32=False):

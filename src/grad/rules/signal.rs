@@ -3,6 +3,7 @@
 use super::shape::as_i64;
 use crate::grad::rule::{Cotangents, Rule, Vjp};
 use crate::graph::{Attribute, Attributes, Dim, Expr};
+use crate::tensor::Tensor;
 
 pub(super) const RULES: &[Rule] = &[
     // y = F x, or F⁻¹ x = F* x / n ⇒ x̄ = F* ȳ = n F⁻¹ ȳ, or F ȳ / n; the real part where x is real
@@ -20,7 +21,11 @@ fn transform(dy: Expr<'_>, axis: usize, conjugate: bool) -> Result<Expr<'_>, Str
     let extent = extent.ok_or("the axis that it transforms follows the batch")?;
     let by_attribute = builder.with_graph(|graph| graph.opset()) < 20;
     let inverse = ("inverse", Attribute::Int(conjugate.into()));
-    let fact = dy.fact();
+    // A real operand has a complex result.
+    let mut fact = dy.fact();
+    if let Some(components) = fact.shape.last_mut() {
+        *components = Dim::fixed(2);
+    }
     let transformed = if by_attribute {
         let attributes = [inverse, ("axis", Attribute::Int(as_i64(axis)))];
         builder.node("DFT", &[dy], &attributes, fact)
@@ -70,13 +75,17 @@ fn fourier<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     let axis = n.axis(axis, rank)?;
     let is_set = |name| n.int(name).unwrap_or(0) != 0;
     let (inverse, onesided) = (is_set("inverse"), is_set("onesided"));
-    if inverse && onesided {
-        return Err("its form `inverse` with `onesided` has no rule".into());
-    }
     let own = n.fixed(shape[axis])?;
     let length = n
         .constant_ints(1)?
         .and_then(|length| length.first().copied());
+    if inverse && onesided {
+        let halves = half_spectrum(n, axis)?;
+        if halves.shape()[axis].extent().is_some_and(|half| half < own) {
+            return Err("it reads more of the spectrum than half; cut that off before".into());
+        }
+        return n.only(to_extent(halves, axis, own)?);
+    }
     let length = length.unwrap_or(own);
     let dy = to_extent(n.dy(), axis, length)?;
     let mut dx = transform(dy, axis, !inverse)?;
@@ -87,6 +96,22 @@ fn fourier<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
     }
     let dx = to_extent(dx, axis, own)?;
     n.only(to_components(dx, shape[rank - 1]))
+}
+
+// y is real, of n entries, from its half spectrum x: y = Σ c_k Re(x_k e^{2πikt/n}) / n, where c_k is 2 for the entries that the other half
+// mirrors and 1 for the first one and the middle ⇒ x̄_k = c_k (F ȳ)_k / n.
+fn half_spectrum<'g>(n: &Vjp<'g>, axis: usize) -> Result<Expr<'g>, String> {
+    let dy = n.dy();
+    let length = n.fixed(dy.shape()[axis])?;
+    let half = length / 2 + 1;
+    let spectrum = transform(dy, axis, false)?.slice(axis, 0, Dim::fixed(half));
+    #[expect(clippy::cast_precision_loss, reason = "signals are shorter than 2⁵³")]
+    let share = |entry: i64| if entry == 0 || 2 * entry == length { 1.0 } else { 2.0 } / length as f64;
+    let shares: Vec<f64> = (0..half).map(share).collect();
+    let mut along = vec![1; dy.rank()];
+    along[axis] = shares.len();
+    let shares = Tensor::new(&along, shares).ok_or("its signal is empty")?;
+    Ok(spectrum * n.builder().constant(&shares).cast_like(dy))
 }
 
 fn short_time_fourier<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {

@@ -5,6 +5,7 @@ mod free_batch;
 mod lift;
 mod normalize;
 mod prune;
+mod sequences;
 mod unroll;
 
 pub use expand_contrib::{expand_contrib, has_fused, is_fused};
@@ -12,4 +13,5 @@ pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
 pub use normalize::{Normalization, normalize};
 pub use prune::prune;
-pub use unroll::{count_iterations, obstacle, unroll};
+pub use sequences::resolve_sequences;
+pub use unroll::{count_iterations, decides_by_data, obstacle, unroll};

@@ -13,8 +13,9 @@ mod steps;
 use crate::graph::{Graph, Node, ValueId};
 use crate::onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
 use inline::Body;
-pub use plan::obstacle;
+pub(super) use plan::wrap;
 use plan::{Plan, plan};
+pub use plan::{decides_by_data, obstacle};
 pub use steps::count_iterations;
 
 /// No unrolled graph has more nodes than this: a model that would is refused where it is differentiated.
@@ -85,7 +86,7 @@ fn carry_out(graph: &mut Graph, nodes: &mut Vec<Node>, node: &Node, plan: &Plan<
 }
 
 /// Adds a node that makes an existing value.
-fn add(
+pub(super) fn add(
     graph: &mut Graph,
     nodes: &mut Vec<Node>,
     label: &str,

@@ -424,3 +424,12 @@ fn the_data_may_come_in_any_format() {
     assert_same(&expected, &found);
     assert!(stderr.contains("[2, 2]"), "{stderr}");
 }
+
+#[test]
+fn a_run_says_where_its_files_are() {
+    let sandbox = ready();
+    let arguments = ["--save-adversarial", "found.npz"];
+    let (_, stderr) = sandbox.run(&evaluate("model.onnx", "data.npz", &arguments));
+    assert!(stderr.contains("samples.csv are in report\n"), "{stderr}");
+    assert!(stderr.contains("examples are in found.npz\n"), "{stderr}");
+}

@@ -53,6 +53,32 @@ fn transforms_along_other_axes_and_of_other_lengths() {
 }
 
 #[test]
+fn real_signals_from_half_of_their_spectrum() {
+    for (entries, length) in [(4, None), (5, Some(8)), (5, Some(9)), (3, Some(9))] {
+        let length = length.map_or(Input::Absent, scalar);
+        for opset in [18, 20] {
+            let mut inputs = vec![varied(&[N, entries, 2]), length.clone()];
+            if opset == 20 {
+                inputs.push(scalar(1));
+            }
+            linear(Case::new("DFT", inputs).opset(opset))
+                .int("inverse", 1)
+                .int("onesided", 1)
+                .check();
+        }
+    }
+}
+
+#[test]
+fn more_of_a_spectrum_than_half_is_refused() {
+    let inputs = vec![varied(&[N, 5, 2]), scalar(4)];
+    let case = Case::new("DFT", inputs)
+        .int("inverse", 1)
+        .int("onesided", 1);
+    assert!(case.refusal().contains("more of the spectrum"));
+}
+
+#[test]
 fn short_time_transforms_with_windows_that_overlap_or_do_not() {
     for (step, length) in [(2, 4), (4, 4), (3, 5), (5, 3)] {
         for onesided in [0, 1] {

@@ -1,6 +1,6 @@
 //! The operators that attend: of the standard domain, and ONNX Runtime's own.
 
-use super::heads::{Attention, Mask, merge, split};
+use super::heads::{Attention, Mask, WithoutKeys, merge, split};
 use super::rotary::Angles;
 use super::{Fused, fixed, masks};
 use crate::graph::{Attributes, Dim, Expr};
@@ -38,6 +38,7 @@ pub(super) fn standard<'g>(n: &Fused<'g>) -> Results<'g> {
         (k, v) = (Expr::concat(&[keys, k], 2), Expr::concat(&[values, v], 2));
     }
     let (queries, keys) = (q.shape()[2], k.shape()[2]);
+    let masks_are_given = n.optional(3).is_some() || n.optional(6).is_some();
     let mut masks = Vec::new();
     if let Some(mask) = n.optional(3) {
         if mask.shape().last() != Some(&keys) {
@@ -58,6 +59,11 @@ pub(super) fn standard<'g>(n: &Fused<'g>) -> Results<'g> {
     let attention = Attention {
         scale: scale(n, q.shape()[3])?,
         softcap: n.float("softcap").unwrap_or(0.0).into(),
+        without_keys: if masks_are_given {
+            WithoutKeys::Zeros
+        } else {
+            WithoutKeys::Mean
+        },
         masks,
     };
     let y = attention.apply(q, k, v)?;
@@ -108,6 +114,7 @@ pub(super) fn packed<'g>(n: &Fused<'g>) -> Results<'g> {
         scale: scale(n, q.shape()[3])?,
         softcap: 0.0,
         masks,
+        without_keys: WithoutKeys::Mean,
     };
     let y = merge(attention.apply(q, k, v)?)?;
     let present = n
@@ -141,6 +148,7 @@ pub(super) fn multi_head<'g>(n: &Fused<'g>) -> Results<'g> {
         scale: scale(n, q.shape()[3])?,
         softcap: 0.0,
         masks,
+        without_keys: WithoutKeys::Mean,
     };
     let y = merge(attention.apply(q, k, v)?)?;
     Ok(vec![Some(y), Some(k), Some(v)])
@@ -235,6 +243,7 @@ pub(super) fn grouped<'g>(n: &Fused<'g>) -> Results<'g> {
         scale: scale(n, q.shape()[3])?,
         softcap: n.float("softcap").unwrap_or(0.0).into(),
         masks,
+        without_keys: WithoutKeys::Mean,
     };
     let y = merge(attention.apply(q, k, v)?)?;
     Ok(vec![Some(y), Some(k), Some(v)])

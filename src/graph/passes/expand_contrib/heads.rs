@@ -41,6 +41,17 @@ pub(super) struct Attention<'g> {
     /// The bound that scores are brought under by a tanh; 0 for none.
     pub(super) softcap: f64,
     pub(super) masks: Vec<Mask<'g>>,
+    /// What a query gives that may look at no key at all.
+    pub(super) without_keys: WithoutKeys,
+}
+
+/// What a query gives that may look at no key at all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WithoutKeys {
+    /// Zeros, as the standard has it.
+    Zeros,
+    /// The mean of all values; or there is no such query.
+    Mean,
 }
 
 impl<'g> Attention<'g> {
@@ -58,7 +69,19 @@ impl<'g> Attention<'g> {
                 Mask::Kept(places) => places.select(scores, lowest(scores.dtype()), scores),
             };
         }
-        Ok(scores.softmax(3).matmul(v))
+        let mut weights = scores.softmax(3);
+        if self.without_keys == WithoutKeys::Zeros {
+            let kept = self.masks.iter().filter_map(|mask| match mask {
+                Mask::Kept(places) => Some(*places),
+                Mask::Added(_) => None,
+            });
+            if let Some(places) = kept.reduce(Expr::and) {
+                let last = places.rank() - 1;
+                let any = places.cast(DType::F32).reduce("ReduceMax", &[last], true);
+                weights = weights.where_(any.gt(0.5));
+            }
+        }
+        Ok(weights.matmul(v))
     }
 }
 

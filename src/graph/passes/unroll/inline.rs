@@ -90,10 +90,10 @@ fn find(graph: &mut Graph, known: &HashMap<String, ValueId>, name: &str) -> Opti
 
 /// Gives the nodes inside a copied node names of their own, and has them take the copied values.
 fn rename_inside(graph: &mut Graph, node: &mut NodeProto, known: &HashMap<String, ValueId>) {
-    let mut names: HashMap<String, String> = HashMap::new();
-    for (name, id) in known {
-        names.insert(name.clone(), graph.name(*id).to_owned());
-    }
+    let names: HashMap<String, String> = known
+        .iter()
+        .map(|(name, id)| (name.clone(), graph.name(*id).to_owned()))
+        .collect();
     for attribute in &mut node.attribute {
         for inside in attribute.g.iter_mut().chain(&mut attribute.graphs) {
             rename(graph, inside, &names);

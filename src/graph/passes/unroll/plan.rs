@@ -43,6 +43,20 @@ pub fn obstacle(graph: &Graph, node: &Node) -> String {
     }
 }
 
+/// The name of a node that decides by the data, for the whole batch at once, which branch to take or how often to run its body.
+#[must_use]
+pub fn decides_by_data(graph: &Graph) -> Option<String> {
+    let depends = graph.depends_on_data();
+    let decides = |node: &&Node| match (node.op_type(), node.graph("body")) {
+        ("If", _) => node.input(0).is_some_and(|id| depends[id.index()]),
+        ("Loop", Some(body)) => counts_by_data(graph, &depends, node, body),
+        _ => false,
+    };
+    let node = graph.nodes.iter().find(decides)?;
+    let name = node.proto.name.clone().unwrap_or_default();
+    Some(format!("{} (node `{name}`)", node.op_type()))
+}
+
 /// What can be done with a node, else the reason why nothing can.
 ///
 /// `depends` says of each value whether it depends on the data.
@@ -119,7 +133,7 @@ pub(super) fn sequences(node: &Node) -> usize {
 }
 
 /// An axis as a position from the front.
-pub(super) fn wrap(axis: i64, rank: usize) -> Option<usize> {
+pub(in crate::graph::passes) fn wrap(axis: i64, rank: usize) -> Option<usize> {
     let rank = i64::try_from(rank).ok()?;
     usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()
 }
@@ -131,6 +145,9 @@ fn iterations(
     node: &Node,
     body: &GraphProto,
 ) -> Result<usize, String> {
+    if counts_by_data(graph, depends, node, body) {
+        return Err("its number of iterations depends on the data".into());
+    }
     let results = body.output.len().saturating_sub(1);
     let counter = results.checked_sub(1).and_then(|last| node.output(last));
     let shape = counter
@@ -142,25 +159,21 @@ fn iterations(
         .extent()
         .ok_or("its number of iterations follows the batch")?;
     let iterations = usize::try_from(extent).map_err(|error| error.to_string())?;
-    let by_data = || "its number of iterations depends on the data".to_owned();
-    let varies = |id: Option<ValueId>| id.is_some_and(|id| depends[id.index()]);
-    if varies(node.input(0)) || varies(node.input(1)) {
-        return Err(by_data());
-    }
-    let sources = Sources::of_condition(body);
-    let carried = sources
-        .inputs
-        .into_iter()
-        .any(|position| varies(node.input(position)));
-    let outside = (sources.outside.iter()).any(|name| varies(graph.find(name)));
-    if carried || outside || sources.random {
-        return Err(by_data());
-    }
     let carried = body.input.len().saturating_sub(2);
     if iterations == 0 && results > carried + 1 {
         return Err("it does not run at all, and has results that are stacked".into());
     }
     Ok(iterations)
+}
+
+/// Whether the number of iterations of a `Loop` depends on the data.
+fn counts_by_data(graph: &Graph, depends: &[bool], node: &Node, body: &GraphProto) -> bool {
+    let varies = |id: Option<ValueId>| id.is_some_and(|id| depends[id.index()]);
+    let sources = Sources::of_condition(body);
+    let mut inputs = sources.inputs.iter().chain([&0, &1]);
+    sources.random
+        || inputs.any(|position| varies(node.input(*position)))
+        || sources.outside.iter().any(|name| varies(graph.find(name)))
 }
 
 /// What the condition of a loop body is computed from.

@@ -15,11 +15,8 @@ pub fn count_iterations(graph: &mut Graph) {
     for node in nodes.iter_mut().filter(|node| node.is("Loop")) {
         let name = graph.fresh_name(&format!("{COUNTER}/entry"));
         let identity = graph.fresh_name(&format!("{COUNTER}/Identity"));
-        let attributes = node.proto.attribute.iter_mut();
-        let Some(body) = attributes
-            .filter_map(|attribute| attribute.g.as_mut())
-            .next()
-        else {
+        let mut attributes = node.proto.attribute.iter_mut();
+        let Some(body) = attributes.find_map(|attribute| attribute.g.as_mut()) else {
             continue;
         };
         let Some(iteration) = body.input.first().cloned() else {
