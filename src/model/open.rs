@@ -92,7 +92,7 @@ fn understand(
         let understood = understood.map_err(|error| check::first_line(&error))?;
         check::independent_of_the_batch(&understood.graph, &understood.runs)?;
         normalized(original.clone(), ports, options)
-            .and_then(|file| check::last_samples_agree(&file, &understood.runs, ports, options))
+            .and_then(|file| check::samples_agree(&file, &understood.runs, ports, options))
             .map_err(|error| check::first_line(&error))?;
         if let Some(node) = passes::decides_by_data(&understood.graph) {
             // Samples that happen to agree do not show it.
@@ -128,7 +128,7 @@ fn understand(
     }
 }
 
-/// The batch sizes that are tried first.
+/// The batch sizes that are tried first where the model has a dynamic batch.
 const SMALL_BATCHES: [usize; 2] = [1, 2];
 
 /// Runs the graph, at two sizes where the batch is dynamic.
@@ -143,6 +143,10 @@ fn trace_at(
         |graph: &mut Graph, sizes: &[usize]| trace::trace(graph, &feed, sizes, &options.session);
     if let Batch::Fixed(size) = batch {
         return trace(graph, &[size]);
+    }
+    // A batch that was pinned is looked at with more samples.
+    if ports.declared_batch.is_some() {
+        return trace(graph, &trace::BATCHES);
     }
     // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
     let attempt = trace(graph, &SMALL_BATCHES);
