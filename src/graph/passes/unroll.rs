@@ -128,3 +128,6 @@ fn inner(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     let attributes = node.attribute.iter();
     attributes.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
 }
+
+#[cfg(test)]
+mod tests;
