@@ -6,6 +6,7 @@
 
 mod chain;
 mod engine;
+mod ledger;
 mod source;
 
 use crate::attack::{self, Attack, AttackPlan};

@@ -6,6 +6,7 @@
 mod buffer;
 mod check;
 mod external;
+mod fuse;
 pub mod gradient;
 mod inspection;
 pub mod judge;
