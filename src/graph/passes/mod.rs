@@ -1,7 +1,7 @@
 //! Rewrites of whole graphs, one per file.
 
-mod expand_contrib;
 mod declare;
+mod expand_contrib;
 mod free_batch;
 mod lift;
 mod normalize;
@@ -9,8 +9,8 @@ mod prune;
 mod sequences;
 mod unroll;
 
-pub use expand_contrib::{expand_contrib, has_fused, is_fused};
 pub use declare::declare_shapes;
+pub use expand_contrib::{expand_contrib, has_fused, is_fused};
 pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
 pub use normalize::{Normalization, normalize};
