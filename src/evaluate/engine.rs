@@ -7,7 +7,7 @@
 use super::chain::{Chain, Turn};
 use super::ledger::Ledger;
 use super::source::Source;
-use super::{Clean, Config, Error, Keep, Observer, Progress};
+use super::{Clean, Config, Error, Keep, Observer, Progress, located};
 use crate::attack::host::HostArrays;
 use crate::attack::{Attack, Context};
 use crate::data::Dataset;
@@ -215,7 +215,13 @@ impl Engine<'_, '_> {
             labels.push(chain.label);
         }
         let before = Instant::now();
-        let verdicts = self.judge.judge(&points, &data, &labels)?;
+        let verdicts = self.judge.judge(&points, &data, &labels);
+        let verdicts = verdicts.map_err(|error| {
+            located(error, Some(self.job.attack.label()), |row| {
+                let slot = proposals.get(row)?.slot;
+                self.chains.get(slot).map(|chain| chain.index)
+            })
+        })?;
         let spent = before.elapsed().as_secs_f64();
         self.runtime_seconds += spent;
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]

@@ -33,6 +33,52 @@ pub(super) fn independent_of_the_batch(graph: &Graph, runs: &[Run]) -> Result<()
     Ok(())
 }
 
+/// Where the file pins the batch, the samples at the end of a larger one have to come out as the file has them in a batch of their own.
+///
+/// Samples that only ever stand in front would hide a file that takes the first of a batch for all.
+pub(super) fn last_samples_agree(
+    file: &Graph,
+    runs: &[Run],
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<(), Error> {
+    let (Some(run), Some(size)) = (runs.last(), ports.declared_batch) else {
+        return Ok(());
+    };
+    let names: Vec<&str> = file.outputs.iter().map(|(id, _)| file.name(*id)).collect();
+    let names: Vec<&str> = names
+        .into_iter()
+        .filter(|name| run.contains_key(*name))
+        .collect();
+    let rows = |name: &str| {
+        run.get(name)
+            .and_then(|tensor| tensor.shape().first().copied())
+    };
+    let Some(last) = names.iter().find_map(|name| rows(name)?.checked_sub(size)) else {
+        return Ok(());
+    };
+    let session = SessionOptions {
+        optimization: Optimization::None,
+        ..options.session.clone()
+    };
+    let mut session = load(&file.to_model(), &session)?;
+    let feeds = ports.feeds_from(last, size)?;
+    let inputs: Vec<(&str, &Value)> = feeds
+        .iter()
+        .map(|(name, value)| (name.as_str(), value))
+        .collect();
+    for (name, value) in names.iter().zip(session.run_for(&names, &inputs)?) {
+        let (expected, found) = (value.to_tensor()?.to_f64(), run[*name].to_f64());
+        let end = found.len().saturating_sub(expected.len());
+        if !close(&expected, &found[end..]) {
+            return Err(Error::Unsuitable(format!(
+                "output `{name}` of a sample depends on its place in the batch"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The graph that is differentiated has to give the same scores as the file, as far as the samples of both go.
 pub(super) fn agrees(
     path: &Path,

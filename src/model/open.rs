@@ -91,6 +91,9 @@ fn understand(
         let understood = run(freed, Batch::Dynamic, ports, options, &mut remarks);
         let understood = understood.map_err(|error| check::first_line(&error))?;
         check::independent_of_the_batch(&understood.graph, &understood.runs)?;
+        normalized(original.clone(), ports, options)
+            .and_then(|file| check::last_samples_agree(&file, &understood.runs, ports, options))
+            .map_err(|error| check::first_line(&error))?;
         if let Some(node) = passes::decides_by_data(&understood.graph) {
             // Samples that happen to agree do not show it.
             return Err(format!(
@@ -153,14 +156,8 @@ fn trace_at(
     }
 }
 
-/// Lifts, simplifies and runs a graph.
-fn run(
-    mut shipped: Graph,
-    batch: Batch,
-    ports: &Ports,
-    options: &ModelOptions,
-    notes: &mut Vec<String>,
-) -> Result<Understood, Error> {
+/// The graph with the normalisation that was asked for in front.
+fn normalized(mut shipped: Graph, ports: &Ports, options: &ModelOptions) -> Result<Graph, Error> {
     if let Some(normalization) = &options.normalization {
         let input = shipped
             .find(&ports.input)
@@ -168,6 +165,18 @@ fn run(
         passes::normalize(&mut shipped, input, &ports.sample_shape, normalization)
             .map_err(Error::Unsuitable)?;
     }
+    Ok(shipped)
+}
+
+/// Lifts, simplifies and runs a graph.
+fn run(
+    shipped: Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+) -> Result<Understood, Error> {
+    let shipped = normalized(shipped, ports, options)?;
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
     if passes::has_fused(&graph) {

@@ -130,24 +130,34 @@ impl Ports {
     /// Where an inner tensor is attacked, every integer is 0 or 1 at random: token ids, types and masks alike; samples have to differ, or one
     /// that leaks into another would go unnoticed.
     pub(super) fn feeds(&self, batch: usize) -> Result<Feeds, Error> {
+        self.feeds_from(0, batch)
+    }
+
+    /// As [`Ports::feeds`], for the samples from `first` on.
+    pub(super) fn feeds_from(&self, first: usize, batch: usize) -> Result<Feeds, Error> {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let count = batch * self.sample_shape.iter().product::<usize>();
-        let elements: Vec<f32> = if self.dtype.is_float() {
+        let width = self.sample_shape.iter().product::<usize>();
+        let count = (first + batch) * width;
+        let mut elements: Vec<f32> = if self.dtype.is_float() {
             (0..count).map(|_| rng.random_range(0.0..1.0)).collect()
         } else {
             bits(&mut rng, count)
         };
+        elements.drain(..first * width);
         let mut feeds = vec![(self.input.clone(), self.value(batch, elements)?)];
-        for other in &self.others {
+        for (other, stream) in self.others.iter().zip(1..) {
             let shape: Vec<usize> = other
                 .shape
                 .iter()
                 .map(|extent| extent.unwrap_or(batch))
                 .collect();
-            let count = shape.iter().product();
+            let count: usize = shape.iter().product();
+            // A sample has the same numbers in whichever batch it is.
+            let before = count / batch.max(1) * first;
+            let mut rng = ChaCha8Rng::seed_from_u64(stream);
             let of_tokens = !self.dtype.is_float() && other.dtype == self.dtype && shape.len() > 1;
             let elements = if of_tokens {
-                bits(&mut rng, count)
+                bits(&mut rng, before + count).split_off(before)
             } else {
                 vec![1.0; count]
             };

@@ -8,6 +8,7 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod attack_forms;
 mod attacks;
 mod cli;
 mod docs;

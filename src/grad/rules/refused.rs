@@ -19,10 +19,6 @@ pub(super) const RULES: &[Rule] = &[
     Rule::refused("OptionalGetElement", OPTIONAL),
     Rule::refused("OptionalHasElement", OPTIONAL),
     Rule::refused(
-        "MaxRoiPool",
-        "it says the largest entry of each region but not which one it is; use RoiAlign in its place",
-    ),
-    Rule::refused(
         "MelWeightMatrix",
         "it rounds its edges to bins, so its result jumps; give the edges as constants",
     ),
