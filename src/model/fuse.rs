@@ -228,5 +228,6 @@ pub(super) fn fuse(
         add_output(&mut graph, &format!("mohs.next.{}", spec.name), value);
     }
     passes::prune(&mut graph);
+    passes::declare_shapes(&mut graph);
     Ok(graph)
 }

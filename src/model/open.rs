@@ -97,7 +97,7 @@ fn understand(
         if let Some(node) = passes::decides_by_data(&understood.graph) {
             // Samples that happen to agree do not show it.
             return Err(format!(
-                "{node} decides by the data, for a whole batch at once"
+                "{node} decides by the data or the batch size, for a whole batch at once"
             ));
         }
         Ok((understood, changes, remarks))

@@ -35,7 +35,7 @@ fn choice<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         .builder()
         .with_graph(|graph| graph.branches.get(first?).cloned());
     let branches = branches.ok_or(
-        "its condition depends on the data, and a branch that was not taken does not run on the same values",
+        "its condition depends on the data or the batch size, and a branch that was not taken does not run on the same values",
     )?;
     let operands = n.node().inputs.len();
     let wanted: Vec<usize> = (operands..n.arity())

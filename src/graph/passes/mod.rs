@@ -1,5 +1,6 @@
 //! Rewrites of whole graphs, one per file.
 
+mod declare;
 mod expand_contrib;
 mod free_batch;
 mod lift;
@@ -8,6 +9,7 @@ mod prune;
 mod sequences;
 mod unroll;
 
+pub use declare::declare_shapes;
 pub use expand_contrib::{expand_contrib, has_fused, is_fused};
 pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};

@@ -137,6 +137,33 @@ fn an_if_that_the_data_decide_is_left() {
     assert!(obstacle(&graph, &graph.nodes[1]).contains("depends on the data"));
 }
 
+#[test]
+fn an_if_that_the_batch_size_decides_is_left() {
+    let mut choice = nested();
+    choice.input = vec!["condition".into()];
+    let nodes = vec![
+        node("Shape", &["x"], "shape"),
+        node("Gather", &["shape", "axis"], "extent"),
+        node("Greater", &["extent", "four"], "condition"),
+        choice,
+    ];
+    for (axis, decides) in [(0i64, true), (1, false)] {
+        let initializers = [("axis", scalar(axis)), ("four", scalar(4i64))];
+        let mut graph = graph(nodes.clone(), &initializers);
+        // As tracing at two small sizes shows it: the condition is the same at both, the extent only where it is not the batch.
+        let mut known = |name: &str, tensor: Option<Tensor>| {
+            let id = graph.find(name).unwrap();
+            let mut fact = Fact::new(DType::I64, Vec::new());
+            fact.known = tensor;
+            graph.value_mut(id).fact = Some(fact);
+        };
+        known("extent", (!decides).then(|| scalar(3i64)));
+        known("condition", Some(scalar(false)));
+        assert_eq!(decides_by_data(&graph).is_some(), decides);
+        assert_eq!(unroll(&mut graph), !decides);
+    }
+}
+
 /// A loop that adds `x` to its state and goes on as `condition` says; `number` is carried along.
 fn repetition(condition: NodeProto) -> NodeProto {
     let nodes = vec![
