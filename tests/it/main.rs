@@ -13,6 +13,7 @@ mod attacks;
 mod cli;
 mod docs;
 mod expand_contrib;
+mod files;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;
