@@ -14,7 +14,7 @@ use crate::model::program::{Program, Start};
 use crate::model::{GradientGraph, Judge, Model};
 use crate::outcome::{Accumulator, SampleOutcome};
 use crate::rng::{Key, Purpose, stream};
-use crate::threat::{Distances, confine};
+use crate::threat::{Distances, confine_to};
 use ndarray::Array2;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -53,7 +53,7 @@ pub(super) fn run(
     drop(gradient);
     let label = job.attack.label();
     let mut engine = Engine {
-        source: Source::new(job.model, job.data)?,
+        source: Source::new(job.model, job.data, bounds)?,
         capacity: program.slots(),
         program,
         chains: Vec::new(),
@@ -204,11 +204,13 @@ impl Engine<'_, '_> {
             epsilons,
             ..
         } = self.job.config;
+        let precision = self.job.model.precision();
         let mut points = Vec::with_capacity(proposals.len() * self.program.width());
         let (mut data, mut labels) = (Vec::new(), Vec::with_capacity(proposals.len()));
         for Proposal { slot, point } in &mut proposals {
             let chain = &self.chains[*slot];
-            confine(*norm, epsilons[chain.epsilon], *bounds, &chain.clean, point);
+            let epsilon = epsilons[chain.epsilon];
+            confine_to(precision, *norm, epsilon, *bounds, &chain.clean, point);
             points.extend_from_slice(point);
             data.extend_from_slice(&chain.data);
             labels.push(chain.label);

@@ -4,10 +4,19 @@ use super::trace::Run;
 use super::{Error, ModelOptions, Ports, load};
 use crate::graph::Graph;
 use crate::runtime::{Optimization, SessionOptions, Value};
+use crate::tensor::DType;
 use std::path::Path;
 
 /// Scores may differ by this much, relative to the largest of them: rounding in another order of operations.
-const TOLERANCE: f64 = 1e-3;
+///
+/// In half precision that comes to a few units in the last place of every layer.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2e-2,
+        DType::BF16 => 1e-1,
+        _ => 1e-3,
+    }
+}
 
 /// Each output has to give the same for a sample in whichever batch it is; the runs have the same samples in front.
 pub(super) fn independent_of_the_batch(graph: &Graph, runs: &[Run]) -> Result<(), String> {
@@ -23,7 +32,7 @@ pub(super) fn independent_of_the_batch(graph: &Graph, runs: &[Run]) -> Result<()
             let (few_rows, many_rows) = (few.shape().first(), many.shape().first());
             let follows = few_rows < many_rows && few.shape().get(1..) == many.shape().get(1..);
             // Fewer samples come first; as far as they go, both runs have to agree.
-            if !follows || !close(&few.to_f64(), &many.to_f64()) {
+            if !follows || !close(&few.to_f64(), &many.to_f64(), tolerance(few.dtype())) {
                 return Err(format!(
                     "output `{name}` of a sample depends on the batch it is in"
                 ));
@@ -58,8 +67,9 @@ pub(super) fn agrees(
     let outputs = session.run_for(&[output], &inputs)?;
     let expected = outputs.first().map(Value::to_tensor).transpose()?;
     let expected = expected.ok_or_else(|| Error::Internal("the model gave no output".into()))?;
+    let tolerance = tolerance(expected.dtype());
     let (expected, found) = (expected.to_f64(), found.to_f64());
-    if close(&expected, &found) {
+    if close(&expected, &found, tolerance) {
         return Ok(());
     }
     Err(Error::Internal(format!(
@@ -71,11 +81,11 @@ pub(super) fn agrees(
 }
 
 /// Whether the numbers agree, as far as both go.
-fn close(expected: &[f64], found: &[f64]) -> bool {
+fn close(expected: &[f64], found: &[f64], tolerance: f64) -> bool {
     let finite = expected.iter().copied().filter(|value| value.is_finite());
     let scale = finite.fold(1e-6, |most: f64, value| most.max(value.abs()));
     let mut pairs = expected.iter().zip(found);
-    pairs.all(|(a, b)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * scale)
+    pairs.all(|(a, b)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * scale)
 }
 
 /// The first line of an error with its causes.

@@ -26,6 +26,7 @@ use crate::graph::{Graph, ValueId, passes};
 use crate::onnx::{self, ModelProto};
 use crate::runtime::{self, Session, SessionOptions, Value};
 use crate::tensor::DType;
+use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
 use ports::Ports;
 use std::path::{Path, PathBuf};
@@ -165,6 +166,16 @@ impl Model {
         self.graph
             .fact(self.input)
             .map_or(DType::F32, |fact| fact.dtype)
+    }
+
+    /// The precision of the attacked input.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        match self.input_dtype() {
+            DType::F16 => Precision::Half,
+            DType::BF16 => Precision::Brain,
+            _ => Precision::Single,
+        }
     }
 
     /// The number of classes.

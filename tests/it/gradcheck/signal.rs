@@ -54,12 +54,7 @@ fn transforms_along_other_axes_and_of_other_lengths() {
 
 #[test]
 fn real_signals_from_half_of_their_spectrum() {
-    for (entries, length) in [
-        (4, None),
-        (5, Some(8)),
-        (5, Some(9)),
-        (3, Some(9)),
-    ] {
+    for (entries, length) in [(4, None), (5, Some(8)), (5, Some(9)), (3, Some(9))] {
         let length = length.map_or(Input::Absent, scalar);
         for opset in [18, 20] {
             let mut inputs = vec![varied(&[N, entries, 2]), length.clone()];
