@@ -95,10 +95,21 @@ pub(super) fn run(
     if dead > 0 {
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let share = 100.0 * dead as f64 / evaluations.max(1) as f64;
-        warnings.push(format!(
-            "{label}: {dead} of {evaluations} gradients ({share:.1} %) are zero everywhere: where the loss has run flat no step is made, and \
-             the sample counts as robust without having been attacked; try loss=margin"
-        ));
+        let hint = if job.model.straight_through() {
+            ""
+        } else {
+            ", and --straight-through where the model rounds or quantises"
+        };
+        warnings.push(if dead == evaluations {
+            format!(
+                "{label}: every gradient is zero: no sample was attacked, and the robust accuracy says nothing; try loss=margin{hint}"
+            )
+        } else {
+            format!(
+                "{label}: {dead} of {evaluations} gradients ({share:.1} %) are zero everywhere: where the loss has run flat no step is \
+                 made, and the sample counts as robust without having been attacked; try loss=margin{hint}"
+            )
+        });
     }
     Ok(Ran {
         runtime_seconds,

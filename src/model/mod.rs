@@ -99,6 +99,8 @@ pub struct ModelOptions {
     pub normalization: Option<Normalization>,
     /// Inner tensors that have to survive simplification, to be differentiated by.
     pub keep: Vec<String>,
+    /// Whether gradients pass straight through rounding and quantisation; verdicts are those of the model as it is all the same.
+    pub straight_through: bool,
     /// Device and threads.
     pub session: SessionOptions,
 }
@@ -120,6 +122,7 @@ pub struct Model {
     notes: Vec<String>,
     others: Vec<String>,
     cut: Option<perturbing::Cut>,
+    straight_through: bool,
     session: SessionOptions,
 }
 
@@ -218,8 +221,15 @@ impl Model {
             self.input,
             self.output,
             options,
+            self.straight_through,
             &self.sha256,
         )
+    }
+
+    /// Whether gradients pass straight through rounding and quantisation.
+    #[must_use]
+    pub fn straight_through(&self) -> bool {
+        self.straight_through
     }
 
     /// Whether the scores are probabilities: the output comes out of a softmax.

@@ -17,6 +17,9 @@ use std::path::PathBuf;
 
 const HALVES: [&str; 3] = ["half-legacy", "half-dynamo", "half-converted"];
 
+/// With rounding, in one form or another; all but the last are the same network.
+const ROUNDED: [&str; 5] = ["qdq", "qdq-per-channel", "qoperator", "dynamic", "rounding"];
+
 /// The attacks that every model goes through.
 const ATTACKS: &str = "fgsm,pgd:steps=5";
 
@@ -40,11 +43,11 @@ fn reference(name: &str) -> (Array4<f32>, Array1<i64>, Array4<f32>) {
     )
 }
 
-/// The relative ℓ2 error of the worst sample, and the types of `grad` and `loss`.
-fn gradient_error(name: &str, model: &Model, options: &GradientOptions) -> (f64, [DType; 2]) {
+/// The relative ℓ2 error of each sample in ascending order, and the types of `grad` and `loss`.
+fn gradient_errors(name: &str, model: &Model) -> (Vec<f64>, [DType; 2]) {
     let (samples, labels, expected) = reference(name);
     let graph = model
-        .gradient(options)
+        .gradient(&GradientOptions::default())
         .unwrap_or_else(|error| panic!("{name}: {error}"))
         .graph;
     let bytes = encode(&graph.to_model());
@@ -53,7 +56,7 @@ fn gradient_error(name: &str, model: &Model, options: &GradientOptions) -> (f64,
         Batch::Dynamic => labels.len(),
         Batch::Fixed(size) => size,
     };
-    let mut worst = 0.0_f64;
+    let mut errors = Vec::new();
     let mut dtypes = [DType::F32; 2];
     for start in (0..labels.len()).step_by(size) {
         let rows = ndarray::s![start..start + size, .., .., ..];
@@ -81,10 +84,11 @@ fn gradient_error(name: &str, model: &Model, options: &GradientOptions) -> (f64,
             let length: f64 = expected.iter().map(|&e| square(e.into())).sum();
             let pairs = found.iter().zip(&expected);
             let distance: f64 = pairs.map(|(f, &e)| square(f - f64::from(e))).sum();
-            worst = worst.max((distance / length).sqrt());
+            errors.push((distance / length).sqrt());
         }
     }
-    (worst, dtypes)
+    errors.sort_by(f64::total_cmp);
+    (errors, dtypes)
 }
 
 /// Keeps what was found.
@@ -127,8 +131,8 @@ fn evaluated(name: &str, model: &Model, config: &Config) -> (Report, Found) {
 fn gradients_of_half_precision_are_those_of_the_same_weights_in_single_precision() {
     for name in HALVES {
         let model = open(name, &ModelOptions::default());
-        let (error, dtypes) = gradient_error(name, &model, &GradientOptions::default());
-        assert!(error <= 1e-2, "{name}: {error}");
+        let (errors, dtypes) = gradient_errors(name, &model);
+        assert!(errors[7] <= 1e-2, "{name}: {errors:?}");
         assert_eq!(dtypes, [DType::F16, DType::F32], "{name}");
     }
 }
@@ -172,4 +176,70 @@ fn half_precision_is_as_robust_however_it_was_made() {
     assert_eq!(robust[0], robust[2]);
     assert!(robust[0][0] > 0.5);
     assert!(robust[0][1] < 0.5);
+}
+
+fn straight_through() -> ModelOptions {
+    ModelOptions {
+        straight_through: true,
+        ..ModelOptions::default()
+    }
+}
+
+#[test]
+fn gradients_straight_through_are_those_of_the_dequantised_model() {
+    for name in ROUNDED {
+        let model = open(name, &straight_through());
+        let (errors, dtypes) = gradient_errors(name, &model);
+        // Averages of whole numbers end in a half, and on which side they are rounded is a matter of the last bit.
+        assert!(errors[3] <= 1e-3, "{name}: {errors:?}");
+        assert!(errors[7] <= 0.15, "{name}: {errors:?}");
+        assert_eq!(dtypes, [DType::F32, DType::F32], "{name}");
+    }
+}
+
+#[test]
+fn the_gradient_graph_says_that_it_goes_straight_through() {
+    let said = |options: &ModelOptions, name: &str| {
+        let graph = open(name, options)
+            .gradient(&GradientOptions::default())
+            .unwrap()
+            .graph;
+        let mut entries = graph.model.metadata_props.into_iter();
+        let entry = entries.find(|entry| entry.key.as_deref() == Some("mohs.straight-through"));
+        entry.unwrap().value.unwrap()
+    };
+    assert_eq!(said(&straight_through(), "qdq"), "true");
+    assert_eq!(said(&ModelOptions::default(), "half-legacy"), "false");
+}
+
+#[test]
+fn without_straight_through_the_error_proposes_it() {
+    for name in ROUNDED {
+        let model = open(name, &ModelOptions::default());
+        let error = model.gradient(&GradientOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("--straight-through"), "{error}");
+    }
+}
+
+#[test]
+fn attacks_straight_through_break_what_is_quantised() {
+    for name in ROUNDED {
+        let config = Config::new(AttackPlan::parse(ATTACKS).unwrap(), vec![0.2]);
+        let model = open(name, &straight_through());
+        let (samples, ..) = reference(name);
+        let (report, found) = evaluated(name, &model, &config);
+        let row = report.summary.last().unwrap();
+        assert!(row.robust_accuracy <= 0.25, "{name}: {row:?}");
+        let judge = &mut open(name, &ModelOptions::default()).judge().unwrap();
+        let (_, labels, _) = reference(name);
+        for (index, epsilon, point) in found.points {
+            // The verdict is that of the file as it is.
+            let label = labels[index as usize] as u32;
+            let verdict = judge.judge(&point, &[], &[label]).unwrap();
+            assert_ne!(verdict[0].prediction, label, "{name}");
+            let clean = samples.index_axis(ndarray::Axis(0), index as usize);
+            let clean: Vec<f32> = clean.iter().copied().collect();
+            assert!(Norm::Linf.distance(&clean, &point) <= epsilon, "{name}");
+        }
+    }
 }
