@@ -63,6 +63,7 @@ pub(super) fn run(arguments: &DemoArguments, verbosity: Verbosity) -> Result<(),
             wrt: None,
             input_shape: None,
             keep_softmax: false,
+            straight_through: false,
         };
         let model = session::open(&model, None, &arguments.runtime)?;
         let mut summary = Summary::default();

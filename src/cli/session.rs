@@ -99,6 +99,7 @@ pub(super) fn open(
         input_shape: arguments.input_shape.as_ref().map(|shape| shape.0.clone()),
         normalization,
         keep: arguments.wrt.iter().cloned().collect(),
+        straight_through: arguments.straight_through,
         session: start(runtime)?,
     };
     let model = Model::open(&arguments.model, &options).map_err(|error| match error {
@@ -108,6 +109,11 @@ pub(super) fn open(
         ),
         error => blame(error),
     })?;
+    if model.straight_through() {
+        tracing::info!(
+            "gradients pass straight through rounding and quantisation; verdicts are those of the model as it is"
+        );
+    }
     for note in model.notes() {
         tracing::info!("{}: {note}", arguments.model.display());
     }

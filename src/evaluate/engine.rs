@@ -15,7 +15,7 @@ use crate::model::program::{Program, Start};
 use crate::model::{GradientGraph, Judge, Model};
 use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
-use crate::threat::confine;
+use crate::threat::confine_to;
 use ndarray::Array2;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -54,7 +54,7 @@ pub(super) fn run(
     drop(gradient);
     let label = job.attack.label();
     let mut engine = Engine {
-        source: Source::new(job.model, job.data)?,
+        source: Source::new(job.model, job.data, bounds)?,
         capacity: program.slots(),
         program,
         chains: Vec::new(),
@@ -96,10 +96,21 @@ pub(super) fn run(
     if dead > 0 {
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let share = 100.0 * dead as f64 / evaluations.max(1) as f64;
-        warnings.push(format!(
-            "{label}: {dead} of {evaluations} gradients ({share:.1} %) are zero everywhere: where the loss has run flat no step is made, and \
-             the sample counts as robust without having been attacked; try loss=margin"
-        ));
+        let hint = if job.model.straight_through() {
+            ""
+        } else {
+            ", and --straight-through where the model rounds or quantises"
+        };
+        warnings.push(if dead == evaluations {
+            format!(
+                "{label}: every gradient is zero: no sample was attacked, and the robust accuracy says nothing; try loss=margin{hint}"
+            )
+        } else {
+            format!(
+                "{label}: {dead} of {evaluations} gradients ({share:.1} %) are zero everywhere: where the loss has run flat no step is \
+                 made, and the sample counts as robust without having been attacked; try loss=margin{hint}"
+            )
+        });
     }
     Ok(Ran {
         runtime_seconds,
@@ -205,11 +216,13 @@ impl Engine<'_, '_> {
             epsilons,
             ..
         } = self.job.config;
+        let precision = self.job.model.precision();
         let mut points = Vec::with_capacity(proposals.len() * self.program.width());
         let (mut data, mut labels) = (Vec::new(), Vec::with_capacity(proposals.len()));
         for Proposal { slot, point } in &mut proposals {
             let chain = &self.chains[*slot];
-            confine(*norm, epsilons[chain.epsilon], *bounds, &chain.clean, point);
+            let epsilon = epsilons[chain.epsilon];
+            confine_to(precision, *norm, epsilon, *bounds, &chain.clean, point);
             points.extend_from_slice(point);
             data.extend_from_slice(&chain.data);
             labels.push(chain.label);

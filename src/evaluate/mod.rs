@@ -13,7 +13,7 @@ use crate::attack::{self, Attack, AttackPlan};
 use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
 use crate::outcome::{Accumulator, Run, SampleOutcome, SummaryError, SummaryRow};
-use crate::threat::{Bounds, Norm};
+use crate::threat::{Bounds, Norm, Precision};
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -227,7 +227,7 @@ pub fn evaluate(
     let batch_size = config
         .batch_size
         .unwrap_or_else(|| default_batch(data.sample_len()));
-    let (clean, mut runtime_seconds) = judge_clean(&mut judge, model, data)?;
+    let (clean, mut runtime_seconds) = judge_clean(&mut judge, model, data, config.bounds)?;
     let runs = config.attacks.attacks().iter().flat_map(|attack| {
         config
             .epsilons
@@ -267,7 +267,13 @@ pub fn evaluate(
         runtime_seconds += ran.runtime_seconds;
         warnings.extend(ran.warnings);
     }
-    let notes = gradients.notes();
+    let mut notes = gradients.notes();
+    if model.precision() != Precision::Single {
+        notes.push(format!(
+            "the model takes {}: samples are rounded to it, and distances count from there",
+            model.input_dtype()
+        ));
+    }
     let summary = accumulator.finish()?;
     Ok(Report {
         summary,
@@ -342,10 +348,11 @@ fn judge_clean(
     judge: &mut model::Judge,
     model: &Model,
     data: &Dataset,
+    bounds: Bounds,
 ) -> Result<(Vec<Clean>, f64), Error> {
     let mut clean = Vec::new();
     let mut seconds = 0.0;
-    let mut source = Source::new(model, data)?;
+    let mut source = Source::new(model, data, bounds)?;
     while let Some(block) = source.block()? {
         let before = Instant::now();
         let verdicts = judge

@@ -3,6 +3,7 @@
 use super::Error;
 use crate::data::{Batch, Dataset, Samples};
 use crate::model::{Front, Model};
+use crate::threat::{Bounds, Precision};
 
 /// Samples that are read at once.
 const BLOCK: usize = 64;
@@ -11,6 +12,8 @@ const BLOCK: usize = 64;
 pub(super) struct Source {
     samples: Samples,
     front: Option<Front>,
+    precision: Precision,
+    bounds: Bounds,
     batch: Batch,
     /// What the front made of the batch.
     points: Vec<f32>,
@@ -47,10 +50,13 @@ pub(super) struct Item<'a> {
 }
 
 impl Source {
-    pub(super) fn new(model: &Model, data: &Dataset) -> Result<Self, Error> {
+    /// The data as the model's input holds them, within the bounds.
+    pub(super) fn new(model: &Model, data: &Dataset, bounds: Bounds) -> Result<Self, Error> {
         Ok(Source {
             samples: data.samples()?,
             front: model.front()?,
+            precision: model.precision(),
+            bounds,
             batch: Batch::default(),
             points: Vec::new(),
             cursor: 0,
@@ -71,6 +77,10 @@ impl Source {
         }
         if let Some(front) = &mut self.front {
             self.points = front.points(&self.batch.pixels)?;
+        } else if self.precision != Precision::Single {
+            for pixel in &mut self.batch.pixels {
+                *pixel = self.precision.nearest_within(self.bounds, *pixel);
+            }
         }
         Ok(Some(Block {
             indices: &self.batch.indices,

@@ -7,6 +7,7 @@
 pub mod loss;
 mod rule;
 pub mod rules;
+pub mod straight_through;
 mod window;
 
 pub use rule::{Apply, Cotangents, Kind, Rule, Vjp};
@@ -80,7 +81,31 @@ pub fn vjp<'g>(
     seeds: &[(ValueId, Expr<'g>)],
     wrt: &[ValueId],
 ) -> Result<Vec<Option<Expr<'g>>>, Error> {
-    let path = builder.with_graph(|graph| Path::find(graph, seeds, wrt));
+    vjp_by(builder, seeds, wrt, rules::find)
+}
+
+/// [`vjp`] with steps such as `Round` and `Sign` taken for what they approximate (but for those inside of an `If`).
+///
+/// # Errors
+/// As for [`vjp`].
+pub fn vjp_straight_through<'g>(
+    builder: &'g Builder,
+    seeds: &[(ValueId, Expr<'g>)],
+    wrt: &[ValueId],
+) -> Result<Vec<Option<Expr<'g>>>, Error> {
+    vjp_by(builder, seeds, wrt, straight_through::find)
+}
+
+/// Finds the rule for an operator, by domain and name.
+type FindRule = fn(&str, &str) -> Option<&'static Rule>;
+
+fn vjp_by<'g>(
+    builder: &'g Builder,
+    seeds: &[(ValueId, Expr<'g>)],
+    wrt: &[ValueId],
+    find_rule: FindRule,
+) -> Result<Vec<Option<Expr<'g>>>, Error> {
+    let path = builder.with_graph(|graph| Path::find(graph, seeds, wrt, find_rule));
     let mut obstacles = path.without_rule;
     let mut cotangents = Accumulator {
         of: vec![Vec::new(); path.varied.len()],
@@ -196,7 +221,12 @@ struct Path {
 }
 
 impl Path {
-    fn find(graph: &Graph, seeds: &[(ValueId, Expr<'_>)], wrt: &[ValueId]) -> Self {
+    fn find(
+        graph: &Graph,
+        seeds: &[(ValueId, Expr<'_>)],
+        wrt: &[ValueId],
+        find_rule: FindRule,
+    ) -> Self {
         let mut useful = vec![false; graph.value_count()];
         for (value, _) in seeds {
             useful[value.index()] = true;
@@ -228,7 +258,7 @@ impl Path {
             if !reached || !graph.reads(node).iter().any(|input| varied[input.index()]) {
                 continue;
             }
-            let rule = rules::find(node.domain(), node.op_type());
+            let rule = find_rule(node.domain(), node.op_type());
             if matches!(
                 rule,
                 Some(Rule {

@@ -4,7 +4,7 @@ use super::Error;
 use super::runner::Feed;
 use crate::runtime::Value;
 use crate::tensor::DType;
-use half::f16;
+use half::{bf16, f16};
 
 /// The rows of an input.
 #[derive(Debug)]
@@ -27,6 +27,10 @@ macro_rules! with_element {
             }
             DType::F16 => {
                 type $Element = f16;
+                $body
+            }
+            DType::BF16 => {
+                type $Element = bf16;
                 $body
             }
             DType::I64 => {
@@ -66,6 +70,7 @@ from_element! {
     f32: element => element,
     f64: element => element.into(),
     f16: element => f16::from_f32(element),
+    bf16: element => bf16::from_f32(element),
     i64: element => element as i64,
     i32: element => element as i32,
 }

@@ -4,10 +4,31 @@ use super::trace::Run;
 use super::{Error, ModelOptions, Ports, load};
 use crate::graph::Graph;
 use crate::runtime::{Optimization, SessionOptions, Value};
+use crate::tensor::DType;
 use std::path::Path;
 
 /// Scores may differ by this much, relative to the largest of them: rounding in another order of operations.
-const TOLERANCE: f64 = 1e-3;
+///
+/// In half precision that comes to a few units in the last place of every layer.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2e-2,
+        DType::BF16 => 1e-1,
+        _ => 1e-3,
+    }
+}
+
+/// Scores may differ by this much where quantised operators are computed in floats: what falls on the other side of a half is a whole step off.
+const ROUNDED: f64 = 5e-2;
+
+/// How much the scores of the file and of what was made of it may differ.
+fn tolerance_under(options: &ModelOptions, dtype: DType) -> f64 {
+    if options.straight_through {
+        ROUNDED
+    } else {
+        tolerance(dtype)
+    }
+}
 
 /// Each output has to give the same for a sample in whichever batch it is; the runs have the same samples in front.
 pub(super) fn independent_of_the_batch(graph: &Graph, runs: &[Run]) -> Result<(), String> {
@@ -23,7 +44,7 @@ pub(super) fn independent_of_the_batch(graph: &Graph, runs: &[Run]) -> Result<()
             let (few_rows, many_rows) = (few.shape().first(), many.shape().first());
             let follows = few_rows < many_rows && few.shape().get(1..) == many.shape().get(1..);
             // Fewer samples come first; as far as they go, both runs have to agree.
-            if !follows || !close(&few.to_f64(), &many.to_f64()) {
+            if !follows || !close(&few.to_f64(), &many.to_f64(), tolerance(few.dtype())) {
                 return Err(format!(
                     "output `{name}` of a sample depends on the batch it is in"
                 ));
@@ -61,9 +82,10 @@ pub(super) fn samples_agree(
             .map(|(name, value)| (name.as_str(), value))
             .collect();
         for (name, value) in names.iter().zip(session.run_for(&names, &inputs)?) {
+            let tolerance = tolerance_under(options, run[*name].dtype());
             let (expected, found) = (value.to_tensor()?.to_f64(), run[*name].to_f64());
             let start = found.len() / samples.max(1) * first;
-            if !close(&expected, &found[start..]) {
+            if !close(&expected, &found[start..], tolerance) {
                 return Err(Error::Unsuitable(format!(
                     "output `{name}` of a sample depends on its place in the batch"
                 )));
@@ -98,8 +120,9 @@ pub(super) fn agrees(
     let outputs = session.run_for(&[output], &inputs)?;
     let expected = outputs.first().map(Value::to_tensor).transpose()?;
     let expected = expected.ok_or_else(|| Error::Internal("the model gave no output".into()))?;
+    let tolerance = tolerance_under(options, expected.dtype());
     let (expected, found) = (expected.to_f64(), found.to_f64());
-    if close(&expected, &found) {
+    if close(&expected, &found, tolerance) {
         return Ok(());
     }
     Err(Error::Internal(format!(
@@ -111,11 +134,11 @@ pub(super) fn agrees(
 }
 
 /// Whether the numbers agree, as far as both go.
-fn close(expected: &[f64], found: &[f64]) -> bool {
+fn close(expected: &[f64], found: &[f64], tolerance: f64) -> bool {
     let finite = expected.iter().copied().filter(|value| value.is_finite());
     let scale = finite.fold(1e-6, |most: f64, value| most.max(value.abs()));
     let mut pairs = expected.iter().zip(found);
-    pairs.all(|(a, b)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * scale)
+    pairs.all(|(a, b)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * scale)
 }
 
 /// The first line of an error with its causes.

@@ -71,6 +71,7 @@ pub fn derive(
     input: ValueId,
     output: ValueId,
     options: &GradientOptions,
+    straight_through: bool,
     sha256: &str,
 ) -> Result<GradientGraph, Error> {
     let wrt = wanted_values(&graph, input, &options.wrt)?;
@@ -105,7 +106,11 @@ pub fn derive(
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
     let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
-    let found = grad::vjp(&builder, &[built.seed], &wrt)?;
+    let found = if straight_through {
+        grad::vjp_straight_through(&builder, &[built.seed], &wrt)?
+    } else {
+        grad::vjp(&builder, &[built.seed], &wrt)?
+    };
     let loss = built.loss;
     builder.set_scope("mohs");
     let mut gradients = Vec::new();
@@ -136,6 +141,7 @@ pub fn derive(
         ("mohs.wrt", wrt_names.join(",")),
         ("mohs.output", graph.name(output).to_owned()),
         ("mohs.sha256", sha256.to_owned()),
+        ("mohs.straight-through", straight_through.to_string()),
     ] {
         graph
             .model
@@ -279,17 +285,34 @@ pub(super) fn wanted_value(graph: &Graph, name: &str) -> Result<ValueId, Error> 
     }
 }
 
+const STRAIGHT_THROUGH_HINT: &str =
+    "\n--straight-through passes gradients through rounding, signs and quantisation";
+
+/// Whether `--straight-through` passes gradients through a node that has none otherwise.
+fn is_step(node: &crate::graph::Node) -> bool {
+    let (domain, op_type) = (node.domain(), node.op_type());
+    let found = grad::straight_through::find(domain, op_type).map(|rule| rule.kind);
+    passes::is_quantized(domain, op_type)
+        || (matches!(found, Some(grad::Kind::Vjp(_)))
+            && matches!(
+                grad::rules::find(domain, op_type).map(|rule| rule.kind),
+                Some(grad::Kind::Zero(_))
+            ))
+}
+
 /// Names the operators with a declared zero that a value feeds, for the message that it has no gradient.
 fn zeros_behind(graph: &Graph, id: ValueId) -> String {
     let mut reached = vec![false; graph.value_count()];
     reached[id.index()] = true;
     let mut zeros = Vec::new();
+    let mut zeros_are_steps = false;
     for node in &graph.nodes {
         if !graph.reads(node).iter().any(|input| reached[input.index()]) {
             continue;
         }
         match grad::rules::find(node.domain(), node.op_type()).map(|rule| rule.kind) {
             Some(grad::Kind::Zero(reason)) if !node.is("Shape") => {
+                zeros_are_steps |= is_step(node);
                 zeros.push(format!(
                     "\n  {} (node `{}`): {reason}",
                     node.op_type(),
@@ -307,7 +330,12 @@ fn zeros_behind(graph: &Graph, id: ValueId) -> String {
     if zeros.is_empty() {
         String::new()
     } else {
-        format!("; in the way:{}", zeros.concat())
+        let steps = zeros_are_steps.then_some(STRAIGHT_THROUGH_HINT);
+        format!(
+            "; in the way:{}{}",
+            zeros.concat(),
+            steps.unwrap_or_default()
+        )
     }
 }
 

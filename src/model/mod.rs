@@ -27,6 +27,7 @@ use crate::graph::{Graph, ValueId, passes};
 use crate::onnx::{self, ModelProto};
 use crate::runtime::{self, Session, SessionOptions, Value};
 use crate::tensor::DType;
+use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
 use ports::Ports;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,8 @@ pub struct ModelOptions {
     pub normalization: Option<Normalization>,
     /// Inner tensors that have to survive simplification, to be differentiated by.
     pub keep: Vec<String>,
+    /// Whether gradients pass straight through rounding and quantisation; verdicts are those of the model as it is all the same.
+    pub straight_through: bool,
     /// Device and threads.
     pub session: SessionOptions,
 }
@@ -128,6 +131,7 @@ pub struct Model {
     notes: Vec<String>,
     others: Vec<String>,
     cut: Option<perturbing::Cut>,
+    straight_through: bool,
     session: SessionOptions,
 }
 
@@ -176,6 +180,16 @@ impl Model {
             .map_or(DType::F32, |fact| fact.dtype)
     }
 
+    /// The precision of the attacked input.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        match self.input_dtype() {
+            DType::F16 => Precision::Half,
+            DType::BF16 => Precision::Brain,
+            _ => Precision::Single,
+        }
+    }
+
     /// The number of classes.
     #[must_use]
     pub fn classes(&self) -> usize {
@@ -216,8 +230,15 @@ impl Model {
             self.input,
             self.output,
             options,
+            self.straight_through,
             &self.sha256,
         )
+    }
+
+    /// Whether gradients pass straight through rounding and quantisation.
+    #[must_use]
+    pub fn straight_through(&self) -> bool {
+        self.straight_through
     }
 
     /// Whether the scores are probabilities: the output comes out of a softmax.

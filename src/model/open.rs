@@ -53,6 +53,7 @@ impl Model {
             notes,
             others: ports.others().map(str::to_owned).collect(),
             cut: None,
+            straight_through: options.straight_through,
             session: options.session.clone(),
             shipped,
             graph,
@@ -183,6 +184,12 @@ fn run(
     let shipped = normalized(shipped, ports, options)?;
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
+    if options.straight_through && passes::has_quantized(&graph) {
+        trace_at(&mut graph, batch, ports, options)?;
+        let (floats, left) = passes::dequantize(graph);
+        graph = floats;
+        notes.extend(left);
+    }
     if passes::has_fused(&graph) {
         trace_at(&mut graph, batch, ports, options)?;
         let (expanded, left) = passes::expand_contrib(graph);

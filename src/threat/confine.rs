@@ -1,6 +1,6 @@
 //! The last word on the threat model: moves a stored point into the ball and the bounds, exactly.
 
-use super::{Bounds, Norm};
+use super::{Bounds, Norm, Precision};
 
 /// Beyond this relative excess a point is scaled back as a whole before single elements are moved.
 ///
@@ -36,6 +36,26 @@ pub fn confine(norm: Norm, epsilon: f64, bounds: Bounds, clean: &[f32], point: &
         Norm::Linf => confine_each(epsilon, clean, point),
         Norm::L2 => confine_sum(norm, epsilon, |d| d * d, epsilon * epsilon, clean, point),
         Norm::L1 => confine_sum(norm, epsilon, f64::abs, epsilon, clean, point),
+    }
+}
+
+/// As [`confine`], to a point whose elements are all numbers of a precision; those of `clean` must be such numbers.
+///
+/// What is none after rounding is moved on toward `clean`, which shortens the perturbation in every norm.
+///
+/// # Panics
+/// Where `clean` and `point` differ in length.
+pub fn confine_to(
+    precision: Precision,
+    norm: Norm,
+    epsilon: f64,
+    bounds: Bounds,
+    clean: &[f32],
+    point: &mut [f32],
+) {
+    confine(norm, epsilon, bounds, clean, point);
+    for (value, &clean) in point.iter_mut().zip(clean) {
+        *value = precision.toward(*value, clean);
     }
 }
 
@@ -263,6 +283,26 @@ mod tests {
             let mut point = [0.1, 0.9];
             confine(norm, 0.0, Bounds::UNIT, &[0.5, 0.5], &mut point);
             assert_eq!(point, [0.5, 0.5], "{norm}");
+        }
+    }
+    #[test]
+    fn a_confined_point_is_one_that_the_precision_holds() {
+        for precision in [Precision::Half, Precision::Brain] {
+            let clean: Vec<f32> = (0..=255_u8)
+                .map(|value| precision.nearest(f32::from(value) / 255.0))
+                .collect();
+            for (norm, epsilon) in [(Norm::Linf, 8.0 / 255.0), (Norm::L2, 0.5), (Norm::L1, 2.0)] {
+                let moves = [0.5, -0.1, 0.037, -0.031];
+                let far = clean.iter().zip(moves.iter().cycle());
+                let mut point: Vec<f32> = far.map(|(clean, by)| clean + by).collect();
+                confine_to(precision, norm, epsilon, Bounds::UNIT, &clean, &mut point);
+                assert!(norm.distance(&clean, &point) <= epsilon, "{norm}");
+                assert!(norm.distance(&clean, &point) >= 0.8 * epsilon, "{norm}");
+                for value in point {
+                    assert!(Bounds::UNIT.contain(value));
+                    assert_eq!(value, precision.nearest(value));
+                }
+            }
         }
     }
 }

@@ -9,9 +9,11 @@ mod epsilon;
 mod l1;
 mod l2;
 mod linf;
+mod precision;
 
-pub use confine::confine;
+pub use confine::{confine, confine_to};
 pub use epsilon::{Epsilon, EpsilonError, NumberError, parse_number};
+pub use precision::Precision;
 
 use crate::rng::Stream;
 use std::{fmt, str::FromStr};

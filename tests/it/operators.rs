@@ -17,16 +17,7 @@ const WITHOUT_RULE: &[(&str, &str)] = &[
 ];
 
 /// Operators whose rules are on their way; an entry may be here and have a rule.
-const PENDING: &[&str] = &[
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "If",
-    "Loop",
-    "QLinearConv",
-    "QLinearMatMul",
-    "QuantizeLinear",
-    "Scan",
-];
+const PENDING: &[&str] = &["If", "Loop", "Scan"];
 
 struct Operator {
     name: String,

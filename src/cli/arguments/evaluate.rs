@@ -30,6 +30,9 @@ pub struct ModelArguments {
     /// Differentiate through a final Softmax instead of taking the logits below it
     #[arg(long, help_heading = "Model")]
     pub keep_softmax: bool,
+    /// Pass gradients straight through rounding, signs and quantisation, which have none of their own
+    #[arg(long, help_heading = "Model")]
+    pub straight_through: bool,
 }
 
 /// Attacks a model and reports how robust it is.

@@ -5,6 +5,7 @@
 use crate::grad::rule::Rule;
 
 const STEPS: &str = "its result is constant between jumps";
+const QUANTIZED: &str = "it works on rounded numbers, which are constant between jumps";
 const INDICES: &str = "its results are indices";
 const BOOLEANS: &str = "its results are booleans";
 const INTEGERS: &str = "it works on integers";
@@ -16,6 +17,13 @@ pub(super) const RULES: &[Rule] = &[
     Rule::zero("Sign", STEPS),
     Rule::zero("Floor", STEPS),
     Rule::zero("Ceil", STEPS),
+    Rule::zero("ConvInteger", QUANTIZED),
+    Rule::zero("DequantizeLinear", QUANTIZED),
+    Rule::zero("DynamicQuantizeLinear", QUANTIZED),
+    Rule::zero("MatMulInteger", QUANTIZED),
+    Rule::zero("QLinearConv", QUANTIZED),
+    Rule::zero("QLinearMatMul", QUANTIZED),
+    Rule::zero("QuantizeLinear", QUANTIZED),
     Rule::zero("ArgMax", INDICES),
     Rule::zero("ArgMin", INDICES),
     Rule::zero("NonZero", INDICES),

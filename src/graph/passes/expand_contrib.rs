@@ -11,6 +11,7 @@ mod fused;
 mod heads;
 mod masks;
 mod normalization;
+mod quantized;
 mod rotary;
 
 use super::super::{Attributes, Builder, Dim, Expr, Graph, Node, ValueId};
@@ -61,11 +62,39 @@ const EXPANSIONS: &[(&str, &str, Expand)] = &[
     (CONTRIB, "TransposeMatMul", fused::matmul),
 ];
 
-fn find(domain: &str, op_type: &str) -> Option<Expand> {
-    let mut table = EXPANSIONS.iter();
+/// Quantised operators, and how each is computed in floats.
+const QUANTIZED: &[(&str, &str, Expand)] = &[
+    ("", "ConvInteger", quantized::conv_integer),
+    ("", "DequantizeLinear", quantized::dequantize),
+    ("", "DynamicQuantizeLinear", quantized::dynamic),
+    ("", "MatMulInteger", quantized::matmul_integer),
+    ("", "QLinearConv", quantized::conv),
+    ("", "QLinearMatMul", quantized::matmul),
+    ("", "QuantizeLinear", quantized::quantize),
+    (CONTRIB, "DequantizeLinear", quantized::dequantize),
+    (CONTRIB, "QGemm", quantized::gemm),
+    (CONTRIB, "QLinearAdd", quantized::add),
+    (CONTRIB, "QLinearAveragePool", quantized::average_pool),
+    (
+        CONTRIB,
+        "QLinearGlobalAveragePool",
+        quantized::global_average_pool,
+    ),
+    (CONTRIB, "QLinearLeakyRelu", quantized::leaky_relu),
+    (CONTRIB, "QLinearMul", quantized::mul),
+    (CONTRIB, "QLinearSigmoid", quantized::sigmoid),
+    (CONTRIB, "QuantizeLinear", quantized::quantize),
+];
+
+fn find_in(table: &[(&str, &str, Expand)], domain: &str, op_type: &str) -> Option<Expand> {
+    let mut table = table.iter();
     table
         .find(|(of, name, _)| *of == domain && *name == op_type)
         .map(|(_, _, expand)| *expand)
+}
+
+fn find(domain: &str, op_type: &str) -> Option<Expand> {
+    find_in(EXPANSIONS, domain, op_type)
 }
 
 /// Whether an operator is taken apart, at least in its common forms.
@@ -87,12 +116,51 @@ pub fn has_fused(graph: &Graph) -> bool {
 /// Inputs, outputs and intermediate values keep their names; the facts of what is new are exact.
 /// Returns the graph, and a sentence on each node that was left because its form is not covered.
 #[must_use]
-pub fn expand_contrib(mut graph: Graph) -> (Graph, Vec<String>) {
+pub fn expand_contrib(graph: Graph) -> (Graph, Vec<String>) {
+    expand(graph, EXPANSIONS, &|_, _| {}, &|_| {})
+}
+
+/// Whether an operator quantises, dequantises or computes with what is quantised.
+#[must_use]
+pub fn is_quantized(domain: &str, op_type: &str) -> bool {
+    find_in(QUANTIZED, domain, op_type).is_some()
+}
+
+/// Whether [`dequantize`] has anything to do; it needs facts, which cost a run.
+#[must_use]
+pub fn has_quantized(graph: &Graph) -> bool {
+    let mut nodes = graph.nodes.iter();
+    nodes.any(|node| is_quantized(node.domain(), node.op_type()))
+}
+
+/// Computes what is quantised in floats that are rounded and clipped to the same whole numbers, so that gradients can be passed through.
+///
+/// Needs and returns what [`expand_contrib`] does; values between quantised operators become floats under their names, and outputs of the
+/// graph keep their types. Facts of other values are those from before.
+#[must_use]
+pub fn dequantize(graph: Graph) -> (Graph, Vec<String>) {
+    let declared: Vec<_> = graph
+        .value_ids()
+        .map(|id| graph.fact(id).map(|fact| fact.dtype))
+        .collect();
+    let follow = |builder: &Builder, node: &mut Node| quantized::follow(builder, node, &declared);
+    let restore = |builder: &Builder| quantized::restore(builder, &declared);
+    expand(graph, QUANTIZED, &follow, &restore)
+}
+
+/// Takes the operators of a table apart; `adjust` sees every other node, and `finish` the whole graph in the end.
+fn expand(
+    mut graph: Graph,
+    table: &[(&str, &str, Expand)],
+    adjust: &dyn Fn(&Builder, &mut Node),
+    finish: &dyn Fn(&Builder),
+) -> (Graph, Vec<String>) {
     let nodes = std::mem::take(&mut graph.nodes);
     let builder = Builder::new(graph);
     let mut left = Vec::new();
-    for node in nodes {
-        let Some(expand) = find(node.domain(), node.op_type()) else {
+    for mut node in nodes {
+        let Some(expand) = find_in(table, node.domain(), node.op_type()) else {
+            adjust(&builder, &mut node);
             builder.with_graph_mut(|graph| graph.nodes.push(node));
             continue;
         };
@@ -110,10 +178,12 @@ pub fn expand_contrib(mut graph: Graph) -> (Graph, Vec<String>) {
                     "{} (node `{name}`) is left as it is: {reason}",
                     node.op_type()
                 ));
+                adjust(&builder, &mut node);
                 builder.with_graph_mut(|graph| graph.nodes.push(node));
             }
         }
     }
+    finish(&builder);
     (builder.into_graph(), left)
 }
 

@@ -10,7 +10,9 @@ mod sequences;
 mod unroll;
 
 pub use declare::declare_shapes;
-pub use expand_contrib::{expand_contrib, has_fused, is_fused};
+pub use expand_contrib::{
+    dequantize, expand_contrib, has_fused, has_quantized, is_fused, is_quantized,
+};
 pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
 pub use normalize::{Normalization, normalize};
