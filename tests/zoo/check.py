@@ -225,7 +225,7 @@ def table(results, about):
         f"- Error of the gradient, median: {median_of(passed, 'error_3'):.1e} (PyTorch's float32 gradient: {median_of(passed, 'noise'):.1e}).",
         f"- Run time of the gradient graph over that of the model, image models: {ratios(images)}.",
         f"- The same, all models: {ratios(results)}.",
-        f"- Time to derive, median: {median_of(passed, 'derive_seconds'):.1f} s of processor time, at most {max((result['derive_seconds'] for result in passed), default=0):.1f} s; it includes starting the program, simplifying and",
+        f"- Time to derive, median: {median_of(passed, 'derive_seconds'):.1f} s of processor time, at most {max((result.get('derive_seconds', 0) for result in passed), default=0):.1f} s; it includes starting the program, simplifying and",
         "  running the model.",
         "",
         about,
