@@ -17,6 +17,7 @@ use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
 use crate::threat::confine_to;
 use ndarray::Array2;
+use rayon::iter::{IntoParallelRefMutIterator, ParallelIterator};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -219,10 +220,21 @@ impl Engine<'_, '_> {
         let precision = self.job.model.precision();
         let mut points = Vec::with_capacity(proposals.len() * self.program.width());
         let (mut data, mut labels) = (Vec::new(), Vec::with_capacity(proposals.len()));
-        for Proposal { slot, point } in &mut proposals {
-            let chain = &self.chains[*slot];
+        let chains = &self.chains;
+        proposals.par_iter_mut().for_each(|proposal| {
+            let chain = &chains[proposal.slot];
             let epsilon = epsilons[chain.epsilon];
-            confine_to(precision, *norm, epsilon, *bounds, &chain.clean, point);
+            confine_to(
+                precision,
+                *norm,
+                epsilon,
+                *bounds,
+                &chain.clean,
+                &mut proposal.point,
+            );
+        });
+        for Proposal { slot, point } in &proposals {
+            let chain = &self.chains[*slot];
             points.extend_from_slice(point);
             data.extend_from_slice(&chain.data);
             labels.push(chain.label);

@@ -95,18 +95,9 @@ pub(super) fn samples_agree(
     Ok(())
 }
 
-/// The graph that is differentiated has to give the same scores as the file, as far as the samples of both go.
-pub(super) fn agrees(
-    path: &Path,
-    file: &Graph,
-    output: &str,
-    runs: &[Run],
-    ports: &Ports,
-    options: &ModelOptions,
-) -> Result<(), Error> {
-    let found = runs.first().and_then(|run| run.get(output));
-    let found = found.ok_or_else(|| Error::Internal("the model gave no output".into()))?;
-    // Once at batch 1: not worth an optimised session.
+/// What the file itself gives, for as many samples as it declares.
+pub(super) fn run_file(file: &Graph, ports: &Ports, options: &ModelOptions) -> Result<Run, Error> {
+    // One run: not worth an optimised session.
     let session = SessionOptions {
         optimization: Optimization::None,
         ..options.session.clone()
@@ -117,9 +108,28 @@ pub(super) fn agrees(
         .iter()
         .map(|(name, value)| (name.as_str(), value))
         .collect();
-    let outputs = session.run_for(&[output], &inputs)?;
-    let expected = outputs.first().map(Value::to_tensor).transpose()?;
-    let expected = expected.ok_or_else(|| Error::Internal("the model gave no output".into()))?;
+    let tensors = session.outputs().iter().filter(|port| port.dtype.is_some());
+    let names: Vec<String> = tensors.map(|port| port.name.clone()).collect();
+    let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+    let values = session.run_for(&asked, &inputs)?;
+    let named = names.into_iter().zip(&values);
+    named
+        .map(|(name, value)| Ok((name, value.to_tensor()?)))
+        .collect()
+}
+
+/// The graph that is differentiated has to give the same scores as the file, as far as the samples of both go.
+pub(super) fn agrees(
+    path: &Path,
+    file: &Run,
+    output: &str,
+    runs: &[Run],
+    options: &ModelOptions,
+) -> Result<(), Error> {
+    let missing = || Error::Internal("the model gave no output".into());
+    let expected = file.get(output).ok_or_else(missing)?;
+    let found = runs.first().and_then(|run| run.get(output));
+    let found = found.ok_or_else(missing)?;
     let tolerance = tolerance_under(options, expected.dtype());
     let (expected, found) = (expected.to_f64(), found.to_f64());
     if close(&expected, &found, tolerance) {

@@ -21,12 +21,21 @@ impl Model {
         let ports = Ports::choose(&original, options)?;
         ports.declare(&mut original);
         let mut notes = ports.notes.clone();
+        // The file's own run has nothing to do with what is made of it: both go on at once.
+        let (understood, file) = rayon::join(
+            || understand(&original, &ports, options, &mut notes),
+            || {
+                // Normalisation is no part of the file.
+                let file = normalized(original.clone(), &ports, options)?;
+                check::run_file(&file, &ports, options)
+            },
+        );
         let Understood {
             shipped,
             graph,
             batch,
             runs,
-        } = understand(&original, &ports, options, &mut notes)?;
+        } = understood?;
         let output = ports::choose_output(&graph, options.output.as_deref())?;
         let (_, classes) = graph
             .fact(output)
@@ -35,13 +44,7 @@ impl Model {
         let input = graph
             .find(&ports.input)
             .ok_or_else(|| Error::Internal("the input was lost".into()))?;
-        // Normalisation is no part of the file.
-        let file = if options.normalization.is_some() {
-            &shipped
-        } else {
-            &original
-        };
-        check::agrees(path, file, graph.name(output), &runs, &ports, options)?;
+        check::agrees(path, &file?, graph.name(output), &runs, options)?;
         Ok(Model {
             path: path.to_owned(),
             sha256,
