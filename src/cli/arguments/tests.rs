@@ -167,6 +167,10 @@ fn help_of_evaluate() {
               Differentiate through a final Softmax instead of taking the logits
               below it
 
+          --straight-through
+              Pass gradients straight through rounding, signs and quantisation,
+              which have none of their own
+
     Data:
           --data <DATA[,LABELS]>
               The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
@@ -341,6 +345,10 @@ fn help_of_gradient() {
           --keep-softmax
               Differentiate through a final Softmax instead of taking the logits
               below it
+
+          --straight-through
+              Pass gradients straight through rounding, signs and quantisation,
+              which have none of their own
 
     Runtime:
           --device <DEVICE>
