@@ -17,7 +17,7 @@ report() { # MODEL NORM ATTACKS RADII
 
 mkdir -p reports/digits
 for model in standard adversarial; do
-    report "$model" linf fgsm,pgd:restarts=5 8/255,16/255,0.1,0.15,0.2,0.25,0.3
-    report "$model" l2 fgm,pgd:restarts=5 0.25,0.5,0.75,1,1.25,1.5
-    report "$model" l1 fgm,pgd:restarts=5 0.5,1,2,3,4,6,8
+    report "$model" linf fgsm,pgd:restarts=2 8/255,16/255,0.1,0.15,0.2,0.25,0.3
+    report "$model" l2 fgm,pgd:restarts=2 0.25,0.5,0.75,1,1.25,1.5
+    report "$model" l1 fgm,pgd:restarts=2 0.5,1,2,4,8
 done

@@ -4,7 +4,7 @@ use super::adversarial::AdversarialWriter;
 use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, Verbosity};
 use super::exit::{Blame, Failure};
 use super::missing;
-use super::output::{OutputFile, OutputFolder, commit};
+use super::output::{OutputFile, OutputFolder, commit, distinct};
 use super::progress::{Position, Progress};
 use super::session;
 use super::terminal::{print, stdout_style};
@@ -154,9 +154,10 @@ fn guessing(rows: &[SummaryRow], classes: usize) -> Option<String> {
 /// The files that an evaluation writes, opened before it starts.
 #[derive(Debug, Default)]
 pub(super) struct Files {
+    /// Goes first, as it may lie in the folder of the others, which goes with the last of them.
+    adversarial: Option<OutputFile>,
     samples: Option<OutputFile>,
     summary: Option<OutputFile>,
-    adversarial: Option<OutputFile>,
 }
 
 impl Files {
@@ -166,8 +167,15 @@ impl Files {
             None => Files::default(),
         };
         if let Some(path) = &arguments.save_adversarial {
-            files.adversarial = Some(OutputFile::create(path).or_bad_input()?);
+            let file = OutputFile::create(path).or_bad_input()?;
+            let read = [&arguments.model.model, &arguments.data.samples];
+            for input in read.into_iter().chain(&arguments.data.labels) {
+                file.spare(input)?;
+            }
+            files.adversarial = Some(file);
         }
+        let all = [&files.adversarial, &files.samples, &files.summary];
+        distinct(all.into_iter().flatten())?;
         Ok(files)
     }
 
@@ -183,9 +191,10 @@ impl Files {
 
 /// Writes what an evaluation finds as it comes.
 struct Recorder {
+    /// Goes first, as in [`Files`].
+    adversarial: Option<AdversarialWriter>,
     samples: Option<SamplesWriter<OutputFile>>,
     summary: Option<OutputFile>,
-    adversarial: Option<AdversarialWriter>,
 }
 
 impl Recorder {
@@ -207,6 +216,9 @@ impl Recorder {
     /// Completes every file and gives it its name.
     fn finish(self, rows: &[SummaryRow]) -> Result<(), Failure> {
         let mut done = Vec::new();
+        if let Some(adversarial) = self.adversarial {
+            done.push(adversarial.finish().or_bad_input()?);
+        }
         if let Some(samples) = self.samples {
             done.push(samples.finish().or_bad_input()?);
         }
@@ -216,9 +228,6 @@ impl Recorder {
                 writer.write(row).or_bad_input()?;
             }
             done.push(writer.finish().or_bad_input()?);
-        }
-        if let Some(adversarial) = self.adversarial {
-            done.push(adversarial.finish().or_bad_input()?);
         }
         commit(done).or_bad_input()
     }

@@ -154,11 +154,11 @@ fn conclude_on(result: Result<(), Failure>, stderr: &mut dyn std::io::Write) -> 
 
 /// Arguments that clap refuses, in the words of clap and the form of every other error.
 pub(super) fn refuse_usage(error: &clap::Error) -> Exit {
-    let asked = std::env::args().skip(1).find(|argument| {
-        let known = <super::arguments::Arguments as clap::CommandFactory>::command();
-        known.find_subcommand(argument).is_some()
-    });
-    let text = usage_message(&error.render().to_string(), asked.as_deref());
+    let known = <super::arguments::Arguments as clap::CommandFactory>::command();
+    let asked = std::env::args_os()
+        .skip(1)
+        .find_map(|argument| known.find_subcommand(argument).map(clap::Command::get_name));
+    let text = usage_message(&error.render().to_string(), asked);
     let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes());
     Exit::BadInput
 }

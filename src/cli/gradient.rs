@@ -10,7 +10,9 @@ use crate::onnx;
 /// Runs the command.
 pub(super) fn run(arguments: &GradientArguments) -> Result<(), Failure> {
     // The file is made before the model is read, so that a path that cannot be written fails at once.
-    drop(OutputFile::create(&arguments.out).or_bad_input()?);
+    OutputFile::create(&arguments.out)
+        .and_then(|file| file.spare(&arguments.model.model))
+        .or_bad_input()?;
     let model = session::open(&arguments.model, None, &arguments.runtime)?;
     let options = GradientOptions {
         loss: arguments.loss,

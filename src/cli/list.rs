@@ -2,7 +2,7 @@
 
 use super::arguments::Listed;
 use crate::attack::{ATTACKS, AttackSpec};
-use crate::grad::{Rule, rules::FAMILIES};
+use crate::grad::{Kind, rules::FAMILIES};
 
 /// One entry of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,26 +84,28 @@ fn attack(spec: &AttackSpec) -> String {
 }
 
 fn operators() -> String {
-    let family = |(name, rules): &(&str, &[Rule])| {
-        let mut names: Vec<_> = rules.iter().map(|rule| rule.op_type).collect();
-        names.sort_unstable();
-        // A rule for each range of operator sets.
-        names.dedup();
-        Entry {
-            name: (*name).into(),
-            description: names.join(" "),
-        }
+    let section = |title: &str, wanted: fn(&Kind) -> bool| {
+        let families = FAMILIES.iter().filter_map(|(family, rules)| {
+            let rules = rules.iter().filter(|rule| wanted(&rule.kind));
+            let mut names: Vec<_> = rules.map(|rule| rule.op_type).collect();
+            names.sort_unstable();
+            (!names.is_empty()).then(|| Entry {
+                name: (*family).into(),
+                description: names.join(" "),
+            })
+        });
+        format!("{title}:\n{}", render(&families.collect::<Vec<_>>()))
     };
-    let (zero, differentiated): (Vec<_>, Vec<_>) =
-        FAMILIES.iter().partition(|(name, _)| *name == "zero");
-    let entries = |families: Vec<&(&str, &[Rule])>| {
-        render(&families.into_iter().map(family).collect::<Vec<_>>())
-    };
-    format!(
-        "Differentiated:\n{}\nGradient zero, by declaration:\n{}",
-        entries(differentiated),
-        entries(zero)
-    )
+    [
+        section("Differentiated", |kind| matches!(kind, Kind::Vjp(_))),
+        section("Gradient zero, by declaration", |kind| {
+            matches!(kind, Kind::Zero(_))
+        }),
+        section("Refused, with a reason and a way out", |kind| {
+            matches!(kind, Kind::Refused(_))
+        }),
+    ]
+    .join("\n")
 }
 
 #[cfg(test)]

@@ -4,18 +4,20 @@
 //! the model as shipped misclassifies it.
 //! What a sample gets depends on its own chain alone, so batch size and order change nothing.
 
-use super::chain::{Cell, Chain, Turn};
+use super::chain::{Chain, Turn};
+use super::ledger::Ledger;
 use super::source::Source;
-use super::{Adversarial, Clean, Config, Error, Keep, Observer, Progress};
+use super::{Clean, Config, Error, Keep, Observer, Progress, located};
 use crate::attack::host::HostArrays;
 use crate::attack::{Attack, Context};
 use crate::data::Dataset;
 use crate::model::program::{Program, Start};
 use crate::model::{GradientGraph, Judge, Model};
-use crate::outcome::{Accumulator, SampleOutcome};
+use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
-use crate::threat::{Distances, confine_to};
+use crate::threat::confine_to;
 use ndarray::Array2;
+use rayon::iter::{IntoParallelRefMutIterator, ParallelIterator};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -218,16 +220,33 @@ impl Engine<'_, '_> {
         let precision = self.job.model.precision();
         let mut points = Vec::with_capacity(proposals.len() * self.program.width());
         let (mut data, mut labels) = (Vec::new(), Vec::with_capacity(proposals.len()));
-        for Proposal { slot, point } in &mut proposals {
-            let chain = &self.chains[*slot];
+        let chains = &self.chains;
+        proposals.par_iter_mut().for_each(|proposal| {
+            let chain = &chains[proposal.slot];
             let epsilon = epsilons[chain.epsilon];
-            confine_to(precision, *norm, epsilon, *bounds, &chain.clean, point);
+            confine_to(
+                precision,
+                *norm,
+                epsilon,
+                *bounds,
+                &chain.clean,
+                &mut proposal.point,
+            );
+        });
+        for Proposal { slot, point } in &proposals {
+            let chain = &self.chains[*slot];
             points.extend_from_slice(point);
             data.extend_from_slice(&chain.data);
             labels.push(chain.label);
         }
         let before = Instant::now();
-        let verdicts = self.judge.judge(&points, &data, &labels)?;
+        let verdicts = self.judge.judge(&points, &data, &labels);
+        let verdicts = verdicts.map_err(|error| {
+            located(error, Some(self.job.attack.label()), |row| {
+                let slot = proposals.get(row)?.slot;
+                self.chains.get(slot).map(|chain| chain.index)
+            })
+        })?;
         let spent = before.elapsed().as_secs_f64();
         self.runtime_seconds += spent;
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
@@ -343,111 +362,4 @@ fn first_point(
         values(start.point),
         start.state.into_iter().map(values).collect(),
     )
-}
-
-/// Brings the outcomes into the order of the data and hands them on.
-struct Ledger<'a, 'o> {
-    job: &'a Job<'a>,
-    label: &'o str,
-    accumulator: &'o mut Accumulator,
-    progress: &'o mut Progress,
-    observer: &'o mut dyn Observer,
-    /// Samples that are done while an earlier one is not.
-    waiting: BTreeMap<u64, Vec<SampleOutcome>>,
-    /// The first sample that was not handed on yet.
-    next: Option<u64>,
-}
-
-impl Ledger<'_, '_> {
-    /// A sample that the model gets wrong as it is: never attacked, never robust.
-    fn wrong_clean(&mut self, index: u64, label: u32, clean: Clean) -> Result<(), Error> {
-        let cell = Cell {
-            prediction: clean.prediction,
-            loss: clean.loss,
-            robust: false,
-            distances: Distances::default(),
-            steps: 0,
-            restart: 0,
-        };
-        let outcomes = self
-            .job
-            .config
-            .epsilons
-            .iter()
-            .map(|&epsilon| self.outcome(index, label, clean, epsilon, &cell));
-        let outcomes = outcomes.collect();
-        self.hand_on(index, outcomes)
-    }
-
-    /// A sample whose chain is done.
-    fn finished(&mut self, chain: &Chain) -> Result<(), Error> {
-        self.progress.broken += u64::from(chain.cells.iter().any(|cell| !cell.robust));
-        let cells = self.job.config.epsilons.iter().zip(&chain.cells);
-        let outcomes = cells
-            .map(|(&epsilon, cell)| {
-                self.outcome(chain.index, chain.label, chain.verdict, epsilon, cell)
-            })
-            .collect();
-        self.hand_on(chain.index, outcomes)
-    }
-
-    fn outcome(
-        &self,
-        index: u64,
-        label: u32,
-        clean: Clean,
-        epsilon: f64,
-        cell: &Cell,
-    ) -> SampleOutcome {
-        SampleOutcome {
-            index,
-            label,
-            clean_prediction: clean.prediction,
-            attack: self.label.to_owned(),
-            norm: self.job.config.norm,
-            epsilon,
-            adversarial_prediction: cell.prediction,
-            robust: cell.robust,
-            clean_loss: clean.loss,
-            loss: cell.loss,
-            linf: cell.distances.linf,
-            l2: cell.distances.l2,
-            l1: cell.distances.l1,
-            steps: cell.steps,
-            restart: cell.restart,
-        }
-    }
-
-    fn adversarial(
-        &mut self,
-        chain: &Chain,
-        prediction: u32,
-        epsilon: f64,
-        point: &[f32],
-    ) -> Result<(), Error> {
-        let found = Adversarial {
-            index: chain.index,
-            label: chain.label,
-            prediction,
-            attack: self.label,
-            epsilon,
-            point,
-        };
-        self.observer.adversarial(&found).map_err(Error::Observer)
-    }
-
-    /// Hands on every sample that is done and has none before it that is not.
-    fn hand_on(&mut self, index: u64, outcomes: Vec<SampleOutcome>) -> Result<(), Error> {
-        self.waiting.insert(index, outcomes);
-        self.progress.done += 1;
-        while let Some(ready) = self.next.and_then(|next| self.waiting.remove(&next)) {
-            for outcome in &ready {
-                self.accumulator.add(outcome)?;
-                self.observer.outcome(outcome).map_err(Error::Observer)?;
-            }
-            self.next = self.next.map(|next| next + 1);
-        }
-        self.observer.progress(*self.progress);
-        Ok(())
-    }
 }

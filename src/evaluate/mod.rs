@@ -6,6 +6,7 @@
 
 mod chain;
 mod engine;
+mod ledger;
 mod source;
 
 use crate::attack::{self, Attack, AttackPlan};
@@ -46,6 +47,20 @@ pub enum Error {
         attack: String,
         /// The steps done before.
         steps: u32,
+    },
+    /// A score of a sample is not a number.
+    #[error(
+        "the model gives NaN for class {class} of sample {index}{}: a model that gives no number has no robustness there; \
+         look for a logarithm, a root or a division at 0 in it, and for data out of its range",
+        .attack.as_ref().map(|attack| format!(" under {attack}")).unwrap_or_default()
+    )]
+    ScoreNotANumber {
+        /// The sample.
+        index: u64,
+        /// The class.
+        class: usize,
+        /// The attack; none where the sample is as it was.
+        attack: Option<String>,
     },
     /// The summary could not be added up.
     #[error(transparent)]
@@ -340,7 +355,9 @@ fn judge_clean(
     let mut source = Source::new(model, data, bounds)?;
     while let Some(block) = source.block()? {
         let before = Instant::now();
-        let verdicts = judge.judge(block.points, block.data, block.labels)?;
+        let verdicts = judge
+            .judge(block.points, block.data, block.labels)
+            .map_err(|error| located(error, None, |row| block.indices.get(row).copied()))?;
         seconds += before.elapsed().as_secs_f64();
         clean.extend(verdicts.into_iter().map(|verdict| Clean {
             prediction: verdict.prediction,
@@ -348,6 +365,25 @@ fn judge_clean(
         }));
     }
     Ok((clean, seconds))
+}
+
+/// The sample in the place of its row among those that were judged together.
+fn located(
+    error: model::Error,
+    attack: Option<String>,
+    index: impl Fn(usize) -> Option<u64>,
+) -> Error {
+    match error {
+        model::Error::NotANumber { row, class } => match index(row) {
+            Some(index) => Error::ScoreNotANumber {
+                index,
+                class,
+                attack,
+            },
+            None => Error::Model(error),
+        },
+        error => Error::Model(error),
+    }
 }
 
 /// The gradient graphs, one per loss, derived when first asked for.

@@ -26,6 +26,8 @@ pub(super) struct Source {
 /// Samples one behind the other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Block<'a> {
+    /// The rows in the data set.
+    pub(super) indices: &'a [u64],
     pub(super) labels: &'a [u32],
     /// The points that are attacked.
     pub(super) points: &'a [f32],
@@ -81,6 +83,7 @@ impl Source {
             }
         }
         Ok(Some(Block {
+            indices: &self.batch.indices,
             labels: &self.batch.labels,
             points: if self.front.is_some() {
                 &self.points

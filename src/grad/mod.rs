@@ -126,6 +126,7 @@ fn vjp_by<'g>(
         builder.set_scope(format!("grad/{}", label(&node)));
         let expr = |id: &Option<ValueId>| id.and_then(|id| builder.expr(id));
         let wanted = |id: &Option<ValueId>| id.is_some_and(|id| path.varied[id.index()]);
+        let sought = |id: &Option<ValueId>| id.is_some_and(|id| wrt.contains(&id));
         // What its subgraphs take from outside stands behind the operands.
         let captured = builder.with_graph(|graph| graph.captured(&node));
         let mut reads = node.inputs.clone();
@@ -136,6 +137,7 @@ fn vjp_by<'g>(
             outputs: node.outputs.iter().map(expr).collect(),
             cotangents: incoming,
             wanted: reads.iter().map(wanted).collect(),
+            sought: reads.iter().map(sought).collect(),
             node,
         };
         match rule(&view) {
@@ -297,10 +299,9 @@ impl Path {
                     kind: Kind::Vjp(apply),
                     ..
                 }) => nodes.push((node.clone(), *apply)),
-                _ => without_rule.push(Obstacle::of(
-                    node,
-                    "there is no rule for this operator".into(),
-                )),
+                _ => {
+                    without_rule.push(Obstacle::of(node, rules::why_missing(node.domain()).into()))
+                }
             }
         }
         Path {

@@ -74,6 +74,8 @@ pub struct Vjp<'g> {
     pub(super) outputs: Vec<Option<Expr<'g>>>,
     pub(super) cotangents: Vec<Option<Expr<'g>>>,
     pub(super) wanted: Vec<bool>,
+    /// Whether an operand is itself a value that is differentiated by.
+    pub(super) sought: Vec<bool>,
 }
 
 impl<'g> Vjp<'g> {
@@ -177,6 +179,12 @@ impl<'g> Vjp<'g> {
     #[must_use]
     pub fn wants(&self, position: usize) -> bool {
         self.wanted.get(position).copied().unwrap_or(false)
+    }
+
+    /// Whether an operand is nothing but a step on the way: the rule may then hand its cotangent on to what it was made from.
+    #[must_use]
+    pub fn passes_through(&self, position: usize) -> bool {
+        self.wants(position) && !self.sought.get(position).copied().unwrap_or(true)
     }
 
     /// The cotangent of the first operand, which is the only one.

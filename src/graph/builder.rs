@@ -25,19 +25,22 @@ struct State {
     /// The results of the nodes made so far.
     made: HashMap<Computation, Vec<ValueId>>,
     constants: HashMap<(DType, Vec<usize>, Vec<u64>), ValueId>,
+    /// What was stretched, by the result.
+    stretched: HashMap<ValueId, ValueId>,
 }
 
 impl Builder {
     /// Starts from a graph whose values carry facts.
     #[must_use]
     pub fn new(graph: Graph) -> Self {
-        let (made, constants) = (HashMap::new(), HashMap::new());
+        let (made, constants, stretched) = (HashMap::new(), HashMap::new(), HashMap::new());
         Builder {
             state: RefCell::new(State {
                 graph,
                 scope: "mohs".into(),
                 made,
                 constants,
+                stretched,
             }),
         }
     }
@@ -61,6 +64,18 @@ impl Builder {
     /// Sets the prefix of the names of nodes that follow.
     pub fn set_scope(&self, scope: impl Into<String>) {
         self.state.borrow_mut().scope = scope.into();
+    }
+
+    /// Notes that `wide` is `narrow` stretched by `Expand`.
+    pub(super) fn note_stretched(&self, wide: Expr<'_>, narrow: Expr<'_>) {
+        let mut state = self.state.borrow_mut();
+        state.stretched.insert(wide.id(), narrow.id());
+    }
+
+    /// What an operand of an operator that broadcasts was stretched from; it need not be read at its full size where the others give the shape.
+    pub(super) fn before_stretching(&self, wide: Expr<'_>) -> Option<Expr<'_>> {
+        let narrow = self.state.borrow().stretched.get(&wide.id()).copied();
+        self.expr(narrow?)
     }
 
     /// The handle for a value, if it has a fact.

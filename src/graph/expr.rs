@@ -113,7 +113,18 @@ impl<'g> Expr<'g> {
         let shape = broadcast(&self.shape(), &other.shape());
         let shape =
             shape.unwrap_or_else(|| panic!("{op_type}: {self:?} and {other:?} do not broadcast"));
-        self.node(op_type, &[other], &[], Fact::new(dtype, shape))
+        // The operator stretches by itself: one pass over memory less.
+        let first = self.narrowed(&other.shape(), &shape);
+        let other = other.narrowed(&first.shape(), &shape);
+        first.node(op_type, &[other], &[], Fact::new(dtype, shape))
+    }
+
+    /// What this was stretched from, if together with the other operand it still gives the shape.
+    fn narrowed(self, other: &[Dim], shape: &[Dim]) -> Self {
+        let narrow = self.builder.before_stretching(self);
+        narrow
+            .filter(|narrow| broadcast(&narrow.shape(), other).is_some_and(|both| both == shape))
+            .unwrap_or(self)
     }
 
     /// The larger of each pair.
@@ -349,12 +360,10 @@ impl<'g> Expr<'g> {
             return self;
         }
         let extents = self.builder.extents(shape);
-        self.node(
-            "Expand",
-            &[extents],
-            &[],
-            Fact::new(self.dtype(), shape.to_vec()),
-        )
+        let fact = Fact::new(self.dtype(), shape.to_vec());
+        let wide = self.node("Expand", &[extents], &[], fact);
+        self.builder.note_stretched(wide, self);
+        wide
     }
 
     /// The range [start, end) of an axis.

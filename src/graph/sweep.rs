@@ -192,3 +192,90 @@ fn declare(graph: &Graph, id: ValueId) -> ValueInfoProto {
         ..ValueInfoProto::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Attributes;
+    use crate::tensor::DType;
+
+    /// A builder with values `x`, `[2, 5, N]`, and `state` and `factor`, `[2, N]`.
+    fn builder() -> (Builder, [ValueId; 3]) {
+        let mut graph = Graph::from_model(ModelProto::default());
+        let shapes = [
+            ("x", vec![Dim::fixed(2), Dim::fixed(5), Dim::BATCH]),
+            ("state", vec![Dim::fixed(2), Dim::BATCH]),
+            ("factor", vec![Dim::fixed(2), Dim::BATCH]),
+        ];
+        let ids = shapes.map(|(name, shape)| {
+            let id = graph.add_named(name).unwrap();
+            graph.value_mut(id).fact = Some(Fact::new(DType::F32, shape));
+            id
+        });
+        (Builder::new(graph), ids)
+    }
+
+    fn swept(step: impl for<'b> FnOnce(Entries<'b>) -> Swept<'b>) -> (Graph, Vec<Fact>) {
+        let (builder, ids) = builder();
+        let [x, state, factor] = ids.map(|id| builder.expr(id).unwrap());
+        let sweep = Sweep {
+            states: vec![state],
+            sequences: vec![x],
+            captured: vec![factor],
+            axis: 1,
+            backward: true,
+        };
+        let swept = builder.sweep(&sweep, step);
+        let facts = swept.states.iter().chain(&swept.sequences);
+        let facts = facts.map(|value| value.fact()).collect();
+        drop(swept);
+        drop(sweep);
+        (builder.into_graph(), facts)
+    }
+
+    #[test]
+    fn sequences_regain_the_axis_that_their_entries_lack() {
+        let (graph, facts) = swept(|step| {
+            let next = step.states[0] * step.captured[0] + step.sequences[0];
+            Swept {
+                states: vec![next],
+                sequences: vec![-next],
+            }
+        });
+        let [state, sequence] = facts.as_slice() else {
+            panic!("a state and a sequence, not {facts:?}");
+        };
+        assert_eq!(state.shape, [Dim::fixed(2), Dim::BATCH]);
+        assert_eq!(sequence.shape, [Dim::fixed(2), Dim::fixed(5), Dim::BATCH]);
+        let body = graph.nodes[0].graph("body").unwrap();
+        assert_eq!(
+            body.node[0].input[1], "factor",
+            "taken from outside by name"
+        );
+        assert_eq!(body.input.len(), 2);
+        assert!(
+            graph
+                .captured(&graph.nodes[0])
+                .contains(&graph.find("factor").unwrap())
+        );
+    }
+
+    #[test]
+    fn every_result_of_a_step_has_a_name_of_its_own() {
+        let (graph, _) = swept(|step| Swept {
+            states: vec![step.sequences[0]],
+            sequences: vec![step.sequences[0], step.captured[0]],
+        });
+        let body = graph.nodes[0].graph("body").unwrap();
+        let mut names: Vec<_> = body
+            .output
+            .iter()
+            .chain(&body.input)
+            .map(|info| &info.name)
+            .collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -21,6 +21,15 @@ fn tolerance(dtype: DType) -> f64 {
 /// Scores may differ by this much where quantised operators are computed in floats: what falls on the other side of a half is a whole step off.
 const ROUNDED: f64 = 5e-2;
 
+/// How much the scores of the file and of what was made of it may differ.
+fn tolerance_under(options: &ModelOptions, dtype: DType) -> f64 {
+    if options.straight_through {
+        ROUNDED
+    } else {
+        tolerance(dtype)
+    }
+}
+
 /// Each output has to give the same for a sample in whichever batch it is; the runs have the same samples in front.
 pub(super) fn independent_of_the_batch(graph: &Graph, runs: &[Run]) -> Result<(), String> {
     let [first, rest @ ..] = runs else {
@@ -45,18 +54,50 @@ pub(super) fn independent_of_the_batch(graph: &Graph, runs: &[Run]) -> Result<()
     Ok(())
 }
 
-/// The graph that is differentiated has to give the same scores as the file, as far as the samples of both go.
-pub(super) fn agrees(
-    path: &Path,
+/// Where the file pins the batch, every sample of a larger one has to come out as the file has it in a batch of its own.
+///
+/// Samples that only ever stand in front would hide a file that takes the first of a batch for all.
+pub(super) fn samples_agree(
     file: &Graph,
-    output: &str,
     runs: &[Run],
     ports: &Ports,
     options: &ModelOptions,
 ) -> Result<(), Error> {
-    let found = runs.first().and_then(|run| run.get(output));
-    let found = found.ok_or_else(|| Error::Internal("the model gave no output".into()))?;
-    // Once at batch 1: not worth an optimised session.
+    let (Some(run), Some(size)) = (runs.last(), ports.declared_batch) else {
+        return Ok(());
+    };
+    let names = file.outputs.iter().map(|(id, _)| file.name(*id));
+    let names: Vec<&str> = names.filter(|name| run.contains_key(*name)).collect();
+    let rows = |name: &&str| run.get(*name).and_then(|tensor| tensor.shape().first());
+    let samples = names.first().and_then(rows).copied().unwrap_or_default();
+    let session = SessionOptions {
+        optimization: Optimization::None,
+        ..options.session.clone()
+    };
+    let mut session = load(&file.to_model(), &session)?;
+    for first in (0..=samples.saturating_sub(size)).step_by(size) {
+        let feeds = ports.feeds_from(first, size)?;
+        let inputs: Vec<(&str, &Value)> = feeds
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .collect();
+        for (name, value) in names.iter().zip(session.run_for(&names, &inputs)?) {
+            let tolerance = tolerance_under(options, run[*name].dtype());
+            let (expected, found) = (value.to_tensor()?.to_f64(), run[*name].to_f64());
+            let start = found.len() / samples.max(1) * first;
+            if !close(&expected, &found[start..], tolerance) {
+                return Err(Error::Unsuitable(format!(
+                    "output `{name}` of a sample depends on its place in the batch"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the file itself gives, for as many samples as it declares.
+pub(super) fn run_file(file: &Graph, ports: &Ports, options: &ModelOptions) -> Result<Run, Error> {
+    // One run: not worth an optimised session.
     let session = SessionOptions {
         optimization: Optimization::None,
         ..options.session.clone()
@@ -67,14 +108,29 @@ pub(super) fn agrees(
         .iter()
         .map(|(name, value)| (name.as_str(), value))
         .collect();
-    let outputs = session.run_for(&[output], &inputs)?;
-    let expected = outputs.first().map(Value::to_tensor).transpose()?;
-    let expected = expected.ok_or_else(|| Error::Internal("the model gave no output".into()))?;
-    let tolerance = if options.straight_through {
-        ROUNDED
-    } else {
-        tolerance(expected.dtype())
-    };
+    let tensors = session.outputs().iter().filter(|port| port.dtype.is_some());
+    let names: Vec<String> = tensors.map(|port| port.name.clone()).collect();
+    let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+    let values = session.run_for(&asked, &inputs)?;
+    let named = names.into_iter().zip(&values);
+    named
+        .map(|(name, value)| Ok((name, value.to_tensor()?)))
+        .collect()
+}
+
+/// The graph that is differentiated has to give the same scores as the file, as far as the samples of both go.
+pub(super) fn agrees(
+    path: &Path,
+    file: &Run,
+    output: &str,
+    runs: &[Run],
+    options: &ModelOptions,
+) -> Result<(), Error> {
+    let missing = || Error::Internal("the model gave no output".into());
+    let expected = file.get(output).ok_or_else(missing)?;
+    let found = runs.first().and_then(|run| run.get(output));
+    let found = found.ok_or_else(missing)?;
+    let tolerance = tolerance_under(options, expected.dtype());
     let (expected, found) = (expected.to_f64(), found.to_f64());
     if close(&expected, &found, tolerance) {
         return Ok(());

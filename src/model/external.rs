@@ -181,6 +181,14 @@ impl Sample<'_> {
                     .into(),
             ));
         }
+        if let Some(element) = gradient.iter().position(|g| !g.is_finite()) {
+            return Err(Error::Unsuitable(format!(
+                "its gradient is {} in element {} of sample {} of those that it is checked with",
+                gradient[element],
+                element % self.width().max(1),
+                element / self.width().max(1)
+            )));
+        }
         let made_for = graph
             .model
             .metadata_props

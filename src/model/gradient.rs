@@ -133,6 +133,7 @@ pub fn derive(
         .map(|((id, gradient), name)| (id, add_output(&mut graph, name, gradient)))
         .collect();
     passes::prune(&mut graph);
+    passes::declare_shapes(&mut graph);
     let wrt_names: Vec<_> = wrt.iter().map(|id| graph.name(*id).to_owned()).collect();
     for (key, value) in [
         ("mohs.contract", CONTRACT.to_owned()),

@@ -51,19 +51,21 @@ impl Judge {
     ) -> Result<Vec<Verdict>, Error> {
         let scores = self.scores(points, data)?;
         let rows = scores.chunks(self.classes.max(1)).zip(labels);
-        rows.map(|(scores, &label)| verdict(scores, label, self.probabilities))
+        rows.enumerate()
+            .map(|(row, (scores, &label))| {
+                verdict(scores, label, self.probabilities)
+                    .map_err(|class| Error::NotANumber { row, class })
+            })
             .collect()
     }
 }
 
-/// The verdict from one row of scores.
-fn verdict(scores: &[f32], label: u32, probabilities: bool) -> Result<Verdict, Error> {
+/// The verdict from one row of scores, or the first class whose score is no number.
+fn verdict(scores: &[f32], label: u32, probabilities: bool) -> Result<Verdict, usize> {
     let mut best = 0;
     for (class, score) in scores.iter().enumerate() {
         if score.is_nan() {
-            return Err(Error::Unsuitable(format!(
-                "the model gives NaN for class {class} of a sample with label {label}; a model that is not a number there has no robustness"
-            )));
+            return Err(class);
         }
         if *score > scores[best] {
             best = class;
@@ -113,6 +115,6 @@ mod tests {
 
     #[test]
     fn scores_that_are_no_numbers_are_an_error() {
-        assert!(verdict(&[0.0, f32::NAN], 0, false).is_err());
+        assert_eq!(verdict(&[0.0, f32::NAN], 0, false), Err(1));
     }
 }

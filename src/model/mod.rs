@@ -6,6 +6,7 @@
 mod buffer;
 mod check;
 mod external;
+mod fuse;
 pub mod gradient;
 mod inspection;
 pub mod judge;
@@ -47,6 +48,14 @@ pub enum Error {
     /// The model is of a kind, or has inputs or outputs, that do not fit what was asked.
     #[error("{0}")]
     Unsuitable(String),
+    /// A score is NaN.
+    #[error("the model gives NaN for class {class} of point {row}")]
+    NotANumber {
+        /// The point's position among those that were judged together.
+        row: usize,
+        /// The class.
+        class: usize,
+    },
     /// ONNX Runtime failed.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),

@@ -21,12 +21,21 @@ impl Model {
         let ports = Ports::choose(&original, options)?;
         ports.declare(&mut original);
         let mut notes = ports.notes.clone();
+        // The file's own run has nothing to do with what is made of it: both go on at once.
+        let (understood, file) = rayon::join(
+            || understand(&original, &ports, options, &mut notes),
+            || {
+                // Normalisation is no part of the file.
+                let file = normalized(original.clone(), &ports, options)?;
+                check::run_file(&file, &ports, options)
+            },
+        );
         let Understood {
             shipped,
             graph,
             batch,
             runs,
-        } = understand(&original, &ports, options, &mut notes)?;
+        } = understood?;
         let output = ports::choose_output(&graph, options.output.as_deref())?;
         let (_, classes) = graph
             .fact(output)
@@ -35,13 +44,7 @@ impl Model {
         let input = graph
             .find(&ports.input)
             .ok_or_else(|| Error::Internal("the input was lost".into()))?;
-        // Normalisation is no part of the file.
-        let file = if options.normalization.is_some() {
-            &shipped
-        } else {
-            &original
-        };
-        check::agrees(path, file, graph.name(output), &runs, &ports, options)?;
+        check::agrees(path, &file?, graph.name(output), &runs, options)?;
         Ok(Model {
             path: path.to_owned(),
             sha256,
@@ -92,10 +95,13 @@ fn understand(
         let understood = run(freed, Batch::Dynamic, ports, options, &mut remarks);
         let understood = understood.map_err(|error| check::first_line(&error))?;
         check::independent_of_the_batch(&understood.graph, &understood.runs)?;
+        normalized(original.clone(), ports, options)
+            .and_then(|file| check::samples_agree(&file, &understood.runs, ports, options))
+            .map_err(|error| check::first_line(&error))?;
         if let Some(node) = passes::decides_by_data(&understood.graph) {
             // Samples that happen to agree do not show it.
             return Err(format!(
-                "{node} decides by the data, for a whole batch at once"
+                "{node} decides by the data or the batch size, for a whole batch at once"
             ));
         }
         Ok((understood, changes, remarks))
@@ -126,7 +132,7 @@ fn understand(
     }
 }
 
-/// The batch sizes that are tried first.
+/// The batch sizes that are tried first where the model has a dynamic batch.
 const SMALL_BATCHES: [usize; 2] = [1, 2];
 
 /// Runs the graph, at two sizes where the batch is dynamic.
@@ -142,6 +148,10 @@ fn trace_at(
     if let Batch::Fixed(size) = batch {
         return trace(graph, &[size]);
     }
+    // A batch that was pinned is looked at with more samples.
+    if ports.declared_batch.is_some() {
+        return trace(graph, &trace::BATCHES);
+    }
     // The small sizes are cheaper, but at 1 some models lose the batch axis (`Squeeze` of all that is 1) or have no second sample to take.
     let attempt = trace(graph, &SMALL_BATCHES);
     let results = graph
@@ -154,14 +164,8 @@ fn trace_at(
     }
 }
 
-/// Lifts, simplifies and runs a graph.
-fn run(
-    mut shipped: Graph,
-    batch: Batch,
-    ports: &Ports,
-    options: &ModelOptions,
-    notes: &mut Vec<String>,
-) -> Result<Understood, Error> {
+/// The graph with the normalisation that was asked for in front.
+fn normalized(mut shipped: Graph, ports: &Ports, options: &ModelOptions) -> Result<Graph, Error> {
     if let Some(normalization) = &options.normalization {
         let input = shipped
             .find(&ports.input)
@@ -169,6 +173,18 @@ fn run(
         passes::normalize(&mut shipped, input, &ports.sample_shape, normalization)
             .map_err(Error::Unsuitable)?;
     }
+    Ok(shipped)
+}
+
+/// Lifts, simplifies and runs a graph.
+fn run(
+    shipped: Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+) -> Result<Understood, Error> {
+    let shipped = normalized(shipped, ports, options)?;
     let mut graph = shipped.clone();
     passes::lift(&mut graph)?;
     if options.straight_through && passes::has_quantized(&graph) {

@@ -130,24 +130,33 @@ impl Ports {
     /// Where an inner tensor is attacked, every integer is 0 or 1 at random: token ids, types and masks alike; samples have to differ, or one
     /// that leaks into another would go unnoticed.
     pub(super) fn feeds(&self, batch: usize) -> Result<Feeds, Error> {
+        self.feeds_from(0, batch)
+    }
+
+    /// As [`Ports::feeds`], for the samples from `first` on.
+    pub(super) fn feeds_from(&self, first: usize, batch: usize) -> Result<Feeds, Error> {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let count = batch * self.sample_shape.iter().product::<usize>();
+        let width = self.sample_shape.iter().product::<usize>();
+        let count = (first + batch) * width;
         let elements: Vec<f32> = if self.dtype.is_float() {
-            (0..count).map(|_| rng.random_range(0.0..1.0)).collect()
+            let elements = (0..count).map(|_| rng.random_range(0.0..1.0));
+            elements.skip(first * width).collect()
         } else {
-            bits(&mut rng, count)
+            bits(0, first, batch, width)
         };
         let mut feeds = vec![(self.input.clone(), self.value(batch, elements)?)];
-        for other in &self.others {
+        for (other, stream) in self.others.iter().zip(1..) {
             let shape: Vec<usize> = other
                 .shape
                 .iter()
                 .map(|extent| extent.unwrap_or(batch))
                 .collect();
-            let count = shape.iter().product();
+            let count: usize = shape.iter().product();
+            // A sample has the same numbers in whichever batch it is.
+            let width = count / batch.max(1);
             let of_tokens = !self.dtype.is_float() && other.dtype == self.dtype && shape.len() > 1;
             let elements = if of_tokens {
-                bits(&mut rng, count)
+                bits(stream, first, batch, width)
             } else {
                 vec![1.0; count]
             };
@@ -189,11 +198,16 @@ impl Other {
     }
 }
 
-/// Zeros and ones at random.
-fn bits(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
-    (0..count)
-        .map(|_| f32::from(rng.random_range(0..2u8)))
-        .collect()
+/// Samples of zeros and ones from `first` on, each of another kind than those beside it: how many ones it has goes round, and where they begin is
+/// random.
+fn bits(seed: u64, first: usize, samples: usize, width: usize) -> Vec<f32> {
+    let sample = |index: usize| {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ ((index as u64) << 32));
+        let ones = ((index % 3 + 1) * width).div_ceil(4);
+        let begin = rng.random_range(0..width.max(1));
+        (0..width).map(move |place| f32::from(u8::from((place + width - begin) % width < ones)))
+    };
+    (first..first + samples).flat_map(sample).collect()
 }
 
 /// Numbers in a type.

@@ -4,6 +4,7 @@ use super::proto::{AttributeProto, DataLocation, GraphProto, StringStringEntryPr
 use super::{Error, ModelProto};
 use bytes::Bytes;
 use prost::Message;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
@@ -113,6 +114,26 @@ pub(super) fn attach(model: &mut ModelProto, folder: &Path) -> Result<(), Error>
         tensor.raw_data = Some(file.slice(range));
         Ok(())
     })
+}
+
+/// The model with the elements that were read from other files inside, and no word of those files.
+pub(super) fn inlined(model: &ModelProto) -> Cow<'_, ModelProto> {
+    let mut inlined = model.clone();
+    let mut changed = false;
+    let result = each_tensor(&mut inlined, &mut |tensor| {
+        if tensor.raw_data.is_some() && tensor.data_location.is_some() {
+            changed |= !tensor.external_data.is_empty();
+            tensor.data_location = tensor
+                .data_location
+                .filter(|_| tensor.external_data.is_empty());
+            tensor.external_data.clear();
+        }
+        Ok(())
+    });
+    match result {
+        Ok(()) if changed => Cow::Owned(inlined),
+        _ => Cow::Borrowed(model),
+    }
 }
 
 /// Whether the model's elements have to go to a file of their own: because they came from one, or for their size.

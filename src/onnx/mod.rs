@@ -124,7 +124,7 @@ pub fn decode(bytes: Bytes, name: &Path) -> Result<ModelProto, Error> {
 /// The model as bytes, with every tensor's elements inside.
 #[must_use]
 pub fn encode(model: &ModelProto) -> Vec<u8> {
-    model.encode_to_vec()
+    external_data::inlined(model).encode_to_vec()
 }
 
 /// A node as bytes, the same for equal nodes: a key that tells nodes apart.
@@ -136,7 +136,7 @@ pub fn encode_node(node: &proto::NodeProto) -> Vec<u8> {
 /// The number of bytes that [`encode`] would give.
 #[must_use]
 pub fn encoded_len(model: &ModelProto) -> usize {
-    model.encoded_len()
+    external_data::inlined(model).encoded_len()
 }
 
 /// Writes a model to `path`, by a temporary file that is renamed: a reader never sees half a model.

@@ -23,7 +23,7 @@ fn check(name: &str, text: &str) {
 fn the_document_on_attacks_is_up_to_date() {
     let text = mohs::attack::markdown();
     let note =
-        "\n<!-- Made from the table of attacks: MOHS_WRITE_DOCS=1 cargo test docs -->\n\n## ";
+        "\n\n<!-- Made from the table of attacks: MOHS_WRITE_DOCS=1 cargo test docs -->\n\n## ";
     check("attacks.md", &text.replacen("\n\n## ", note, 1));
 }
 

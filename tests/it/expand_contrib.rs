@@ -412,3 +412,31 @@ fn forms_that_are_not_covered_are_left_and_named() {
         "{left:?}"
     );
 }
+
+#[test]
+fn a_model_with_fused_operators_is_opened_and_differentiated() {
+    crate::runtime_ready();
+    let inputs = vec![
+        varied(&[N, 3]),
+        floats(&[4, 3], |at| (at as f32).sin()),
+        floats(&[4], |at| at as f32),
+    ];
+    let case = contrib("FusedGemm", inputs)
+        .int("transB", 1)
+        .string("activation", "Tanh");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fused.onnx");
+    mohs::onnx::write(&case.model(), &file).unwrap();
+    let model = mohs::model::Model::open(&file, &mohs::model::ModelOptions::default()).unwrap();
+    assert!(!has_fused(model.graph()));
+    let gradient = model
+        .gradient(&mohs::model::GradientOptions::default())
+        .unwrap();
+    assert!(
+        gradient
+            .graph
+            .nodes
+            .iter()
+            .all(|node| node.domain().is_empty())
+    );
+}

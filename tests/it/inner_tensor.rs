@@ -261,3 +261,88 @@ fn an_embedding_is_broken_from_its_closed_form_radius_on() {
 fn data_that_the_rest_of_the_model_reads_too_are_carried_along() {
     check(true);
 }
+
+/// The embeddings in a row under a linear layer, plus what the first sample of the batch gets; declared for batches of one.
+fn leaking_classifier(path: &Path) {
+    let nodes = vec![
+        node("Gather", &["table", "ids"], "embedded", &[]),
+        node("Flatten", &["embedded"], "row", &[]),
+        node("MatMul", &["row", "weights"], "scores", &[]),
+        node("Gather", &["scores", "first"], "of_the_first", &[]),
+        node("Add", &["scores", "of_the_first"], "logits", &[]),
+    ];
+    // No two places weigh alike, so that no two samples score alike.
+    let weights: Vec<f32> = (0..2 * 8 * WIDTH).map(|index| index as f32 - 7.5).collect();
+    let graph = GraphProto {
+        name: Some("leaking".into()),
+        node: nodes,
+        initializer: vec![
+            from_tensor("table", &Tensor::F32(table().into_dyn())),
+            from_tensor("weights", &Tensor::new(&[8 * WIDTH, 2], weights).unwrap()),
+            from_tensor("first", &Tensor::new(&[1], vec![0i64]).unwrap()),
+        ],
+        input: vec![info("ids", 7, &[Some(1), Some(8)])],
+        output: vec![info("logits", 1, &[Some(1), Some(2)])],
+        ..GraphProto::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto {
+            domain: None,
+            version: Some(13),
+        }],
+        graph: Some(graph),
+        ..ModelProto::default()
+    };
+    write(&model, path).unwrap();
+}
+
+#[test]
+fn a_batch_of_token_ids_stays_pinned_where_samples_would_leak_into_each_other() {
+    crate::runtime_ready();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leaking.onnx");
+    leaking_classifier(&path);
+    let options = ModelOptions {
+        keep: vec!["embedded".into()],
+        ..ModelOptions::default()
+    };
+    let model = Model::open(&path, &options).unwrap();
+    assert_eq!(model.batch(), mohs::model::Batch::Fixed(1));
+}
+
+/// A model declared for batches of one: in a larger one, every sample would get the scores of the first.
+#[test]
+fn a_batch_stays_pinned_where_every_sample_gets_the_scores_of_the_first() {
+    crate::runtime_ready();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("first.onnx");
+    let nodes = vec![
+        node("Gather", &["x", "first"], "of_the_first", &[]),
+        node("Mul", &["x", "zero"], "nothing", &[]),
+        node("Add", &["of_the_first", "nothing"], "logits", &[]),
+    ];
+    let graph = GraphProto {
+        name: Some("first".into()),
+        node: nodes,
+        initializer: vec![
+            from_tensor("first", &Tensor::new(&[1], vec![0i64]).unwrap()),
+            from_tensor("zero", &Tensor::new(&[1], vec![0f32]).unwrap()),
+        ],
+        input: vec![info("x", 1, &[Some(1), Some(3)])],
+        output: vec![info("logits", 1, &[Some(1), Some(3)])],
+        ..GraphProto::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto {
+            domain: None,
+            version: Some(13),
+        }],
+        graph: Some(graph),
+        ..ModelProto::default()
+    };
+    write(&model, &path).unwrap();
+    let model = Model::open(&path, &ModelOptions::default()).unwrap();
+    assert_eq!(model.batch(), mohs::model::Batch::Fixed(1));
+}

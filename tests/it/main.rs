@@ -8,10 +8,12 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod attack_forms;
 mod attacks;
 mod cli;
 mod docs;
 mod expand_contrib;
+mod files;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;

@@ -208,3 +208,23 @@ class Sums(nn.Module):
 @case("legacy13", shape=(STEPS, WIDTH))
 def scripted_list():
     return torch.jit.script(Sums())
+
+
+class Unbound(nn.Module):
+    """A scripted loop over the steps that `unbind` gives, with a list that is changed on the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(WIDTH * (STEPS + 1), 5)
+
+    def forward(self, x):
+        parts = []
+        for part in x.unbind(1):
+            parts.append(torch.sin(part) * part)
+        parts.insert(0, parts[-1] + parts[1])
+        return self.head(torch.cat(parts, 1))
+
+
+@case("legacy13", "legacy17", shape=(STEPS, WIDTH))
+def scripted_unbind():
+    return torch.jit.script(Unbound())

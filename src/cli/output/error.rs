@@ -57,6 +57,12 @@ pub enum OutputError {
         #[source]
         source: io::Error,
     },
+    /// A result would replace what the run reads.
+    #[error("{}: is read by this run, and would be replaced by its result; give another path", .path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+    },
     /// Two results of one run have the same name.
     #[error("{}: two results would be written there; give each a path of its own", .path.display())]
     Repeated {

@@ -7,6 +7,7 @@
 mod error;
 
 pub use error::OutputError;
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -161,6 +162,21 @@ impl OutputFile {
         &self.target
     }
 
+    /// Refuses to replace a file that the run reads.
+    ///
+    /// # Errors
+    ///
+    /// Where `input` is the file that this one would replace.
+    pub fn spare(&self, input: &Path) -> Result<(), OutputError> {
+        // The target of a file that exists is a real path already.
+        if fs::canonicalize(input).is_ok_and(|input| input == self.target) {
+            return Err(OutputError::Input {
+                path: self.target.clone(),
+            });
+        }
+        Ok(())
+    }
+
     fn unwritable(&self, source: io::Error) -> OutputError {
         OutputError::Unwritable {
             path: self.target.clone(),
@@ -185,6 +201,26 @@ impl Seek for OutputFile {
     }
 }
 
+/// Refuses results of which two would have the same name; best before anything runs.
+///
+/// # Errors
+///
+/// Where two have.
+pub fn distinct<'a>(files: impl Iterator<Item = &'a OutputFile>) -> Result<(), OutputError> {
+    let mut places = HashSet::new();
+    for file in files {
+        // The folder by its real path, which it has since the file was opened there; the name by its own.
+        let folder = parent(&file.target);
+        let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+        if !places.insert(folder.join(file.target.file_name().unwrap_or_default())) {
+            return Err(OutputError::Repeated {
+                path: file.target.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Gives the files their names, replacing older ones.
 ///
 /// All of them are on disk before the first is renamed, so that a full disk leaves everything as it was. Only the renames
@@ -194,17 +230,7 @@ impl Seek for OutputFile {
 ///
 /// Where a file cannot be written out, two have the same name, or one cannot be renamed.
 pub fn commit(files: Vec<OutputFile>) -> Result<(), OutputError> {
-    for (position, file) in files.iter().enumerate() {
-        if files
-            .iter()
-            .take(position)
-            .any(|other| other.target == file.target)
-        {
-            return Err(OutputError::Repeated {
-                path: file.target.clone(),
-            });
-        }
-    }
+    distinct(files.iter())?;
     let mut ready = Vec::with_capacity(files.len());
     for mut file in files {
         file.writer
@@ -405,7 +431,24 @@ mod tests {
             OutputFile::create(&path).unwrap(),
         ];
         assert!(matches!(commit(files), Err(OutputError::Repeated { .. })));
+        let spelled_otherwise = root.path().join(".").join("out.npz");
+        let files = [
+            OutputFile::create(&path).unwrap(),
+            OutputFile::create(&spelled_otherwise).unwrap(),
+        ];
+        assert!(distinct(files.iter()).is_err());
+        drop(files);
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn what_a_run_reads_is_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("model.onnx");
+        fs::write(&path, "model").unwrap();
+        let file = OutputFile::create(&root.path().join(".").join("model.onnx")).unwrap();
+        assert!(matches!(file.spare(&path), Err(OutputError::Input { .. })));
+        file.spare(&root.path().join("data.npz")).unwrap();
     }
 
     #[cfg(unix)]

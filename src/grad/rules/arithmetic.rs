@@ -3,7 +3,23 @@
 //! The driver sums each cotangent to the shape of its operand, so a rule is written as if no operand were stretched.
 
 use crate::grad::rule::{Cotangents, Rule, Vjp};
-use crate::graph::{Attribute, Expr, Fact};
+use crate::graph::{Attribute, Expr, Fact, Graph};
+
+/// The positions of x and of σ(x), where a product is of these two and both are only steps on the way.
+fn gated_by_itself(n: &Vjp<'_>) -> Option<(usize, usize)> {
+    [(0, 1), (1, 0)].into_iter().find(|&(x, gate)| {
+        let (Some(of), Some(made)) = (n.node().input(x), n.node().input(gate)) else {
+            return false;
+        };
+        let sigmoid = |graph: &Graph| {
+            let mut nodes = graph.nodes.iter();
+            nodes.any(|node| {
+                node.is("Sigmoid") && node.input(0) == Some(of) && node.output(0) == Some(made)
+            })
+        };
+        n.wants(x) && n.passes_through(gate) && n.builder().with_graph(sigmoid)
+    })
+}
 
 pub(super) const RULES: &[Rule] = &[
     // y = a + b ⇒ ā = ȳ, b̄ = ȳ
@@ -12,6 +28,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule::new("Sub", |n| n.each(&[&|| n.dy(), &|| -n.dy()])),
     // y = ab ⇒ ā = ȳb, b̄ = ȳa
     Rule::new("Mul", |n| {
+        if let Some((x, gate)) = gated_by_itself(n) {
+            // y = x·σ(x), as SiLU is exported ⇒ x̄ = ȳ(σ + y(1 − σ)): a third less work than by way of σ̄.
+            let slope = n.x(gate) + n.y(0) * (1.0 - n.x(gate));
+            return Ok(vec![(x, n.dy() * slope)]);
+        }
         n.each(&[&|| n.dy() * n.x(1), &|| n.dy() * n.x(0)])
     }),
     // y = a/b ⇒ ā = ȳ/b, b̄ = −(ȳ/b)·y

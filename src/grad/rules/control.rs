@@ -7,13 +7,15 @@ use crate::grad::rule::{Cotangents, Rule, Vjp};
 use crate::grad::vjp;
 use crate::graph::{Attribute, Builder, Dim, Expr, Fact, Graph, Node, ValueId, passes};
 use crate::onnx::from_tensor;
-use crate::onnx::proto::{AttributeProto, AttributeType, GraphProto, NodeProto};
+use crate::onnx::proto::{AttributeProto, AttributeType, GraphProto, NodeProto, ValueInfoProto};
 use crate::tensor::{DType, Tensor};
 use std::collections::HashSet;
 
 pub(super) const RULES: &[Rule] = &[
     Rule::new("If", choice),
+    // Through the copies of its body that it is unrolled to, where the number of iterations is the same in every run; refused where it is not.
     Rule::new("Loop", refused),
+    // Through the copies of its body that it is unrolled to; refused where its steps follow the batch.
     Rule::new("Scan", refused),
 ];
 
@@ -33,7 +35,7 @@ fn choice<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         .builder()
         .with_graph(|graph| graph.branches.get(first?).cloned());
     let branches = branches.ok_or(
-        "its condition depends on the data, and a branch that was not taken does not run on the same values",
+        "its condition depends on the data or the batch size, and a branch that was not taken does not run on the same values",
     )?;
     let operands = n.node().inputs.len();
     let wanted: Vec<usize> = (operands..n.arity())
@@ -97,7 +99,7 @@ fn differentiate<'g>(
         let id = id.expect("a name is in the graph or can be added");
         if branch.fact(id).is_none() {
             branch.value_mut(id).fact = Some(value.fact());
-            branch.inputs.push((id, Default::default()));
+            branch.inputs.push((id, ValueInfoProto::default()));
         }
         taken.insert(name);
         id
@@ -187,9 +189,9 @@ fn finish(mut graph: Graph, cotangents: &[ValueId], taken: &HashSet<String>) -> 
             inputs: vec![Some(*cotangent)],
             outputs: vec![Some(id)],
         });
-        let info = crate::onnx::proto::ValueInfoProto {
+        let info = ValueInfoProto {
             name: Some(graph.name(id).to_owned()),
-            ..Default::default()
+            ..ValueInfoProto::default()
         };
         graph.outputs.push((id, info));
     }

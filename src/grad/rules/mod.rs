@@ -53,3 +53,13 @@ pub fn find(domain: &str, op_type: &str) -> Option<&'static Rule> {
     let mut rules = FAMILIES.iter().flat_map(|(_, rules)| rules.iter());
     rules.find(|rule| rule.op_type == op_type && rule.domain == domain)
 }
+
+/// What a user is told of an operator without a rule.
+pub(super) fn why_missing(domain: &str) -> &'static str {
+    match domain {
+        "com.microsoft.nchwc" => {
+            "the file was saved with optimisations for the layout of one machine; save it at a lower optimisation level (extended or basic)"
+        }
+        _ => "there is no rule for this operator",
+    }
+}

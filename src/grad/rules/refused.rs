@@ -23,10 +23,6 @@ pub(super) const RULES: &[Rule] = &[
         "its scale moves with the data, and what it rounds jumps; --straight-through passes gradients through quantisation",
     ),
     Rule::refused(
-        "MaxRoiPool",
-        "it says the largest entry of each region but not which one it is; use RoiAlign in its place",
-    ),
-    Rule::refused(
         "MelWeightMatrix",
         "it rounds its edges to bins, so its result jumps; give the edges as constants",
     ),

@@ -148,19 +148,6 @@ fn matrix<'g>(n: &Vjp<'g>, (own, out): (i64, i64), place: Place) -> Result<Expr<
         Fact::new(DType::F32, square.to_vec()),
     );
     let (scales, sizes) = (operand(n, 2), operand(n, 3));
-    let roi = match coordinates(n) {
-        "tf_crop_and_resize" => {
-            let roi = operand(n, 1).ok_or("it has no operand `roi`")?;
-            let edge = |value: f64| builder.scalar(roi.dtype(), value).unsqueeze(&[0]);
-            let (zero, one) = (edge(0.0), edge(1.0));
-            let (from, to) = (place.entry(roi, 0), place.entry(roi, 1));
-            Some(Expr::concat(
-                &[zero, zero, zero, from, one, one, one, to],
-                0,
-            ))
-        }
-        _ => None,
-    };
     // Beside the axis stands the one that a policy takes the scale from; it is resized with it, and one entry of it is looked at.
     let beside = match (sizes, policy) {
         (Some(_), "not_larger" | "not_smaller") => Some(leading(n, place, policy)?),
@@ -187,6 +174,7 @@ fn matrix<'g>(n: &Vjp<'g>, (own, out): (i64, i64), place: Place) -> Result<Expr<
         }
         (None, None) => return Err("it has neither scales nor sizes".into()),
     };
+    let roi = region(n, place, beside.is_some())?;
     let node = on_identity(n, beside.is_some());
     let resized = vec![Dim::ONE, square[0], Dim::fixed(beside_out), Dim::fixed(out)];
     let inputs = [Some(identity), roi, scales, sizes];
@@ -199,6 +187,22 @@ fn matrix<'g>(n: &Vjp<'g>, (own, out): (i64, i64), place: Place) -> Result<Expr<
     Ok(resized
         .slice(2, 0, Dim::ONE)
         .reshape(&[Dim::fixed(own), Dim::fixed(out)]))
+}
+
+/// The operand `roi` for the identity matrix: the axis' own region, and all of the other axes.
+fn region<'g>(n: &Vjp<'g>, place: Place, under_policy: bool) -> Result<Option<Expr<'g>>, String> {
+    if coordinates(n) != "tf_crop_and_resize" {
+        return Ok(None);
+    }
+    if under_policy {
+        return Err("it crops under a policy for the ratio of the sides".into());
+    }
+    let roi = operand(n, 1).ok_or("it has no operand `roi`")?;
+    let edge = |value: f64| n.builder().scalar(roi.dtype(), value).unsqueeze(&[0]);
+    let (zero, one) = (edge(0.0), edge(1.0));
+    let (from, to) = (place.entry(roi, 0), place.entry(roi, 1));
+    let parts = [zero, zero, zero, from, one, one, one, to];
+    Ok(Some(Expr::concat(&parts, 0)))
 }
 
 /// The node itself, for an operand of rank 4 of which the last axis is resized; under a policy the last two.

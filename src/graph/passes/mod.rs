@@ -1,5 +1,6 @@
 //! Rewrites of whole graphs, one per file.
 
+mod declare;
 mod expand_contrib;
 mod free_batch;
 mod lift;
@@ -8,6 +9,7 @@ mod prune;
 mod sequences;
 mod unroll;
 
+pub use declare::declare_shapes;
 pub use expand_contrib::{
     dequantize, expand_contrib, has_fused, has_quantized, is_fused, is_quantized,
 };

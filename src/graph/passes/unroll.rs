@@ -14,7 +14,7 @@ use crate::graph::{Graph, Node, ValueId};
 use crate::onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
 use inline::Body;
 pub(super) use plan::wrap;
-use plan::{Plan, plan};
+use plan::{Plan, differing, plan};
 pub use plan::{decides_by_data, obstacle};
 pub use steps::count_iterations;
 
@@ -26,7 +26,7 @@ const MOST_NODES: usize = 100_000;
 /// The graph has to be traced before; afterwards the values that are new have no facts, so it has to be traced again.
 /// What was inside a body may then be known, and can be unrolled in turn.
 pub fn unroll(graph: &mut Graph) -> bool {
-    let depends = graph.depends_on_data();
+    let (depends, differs) = (graph.depends_on_data(), differing(graph));
     let nodes = std::mem::take(&mut graph.nodes);
     let mut count = nodes.len();
     let mut done = Vec::with_capacity(nodes.len());
@@ -34,7 +34,7 @@ pub fn unroll(graph: &mut Graph) -> bool {
     for node in nodes {
         let varies = || graph.reads(&node).iter().any(|id| depends[id.index()]);
         let plan = match node.op_type() {
-            "If" | "Loop" | "Scan" if varies() => plan(graph, &depends, &node).ok(),
+            "If" | "Loop" | "Scan" if varies() => plan(graph, &differs, &node).ok(),
             _ => None,
         };
         let fits = plan.as_ref().is_some_and(|plan| {
@@ -128,3 +128,6 @@ fn inner(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     let attributes = node.attribute.iter();
     attributes.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,7 +193,7 @@ fn a_model_that_gives_nan_is_refused() {
         joined("Log", &["negative"], &["logits"]),
     ]);
     nan.write(&sandbox, "bad.onnx");
-    refused(&sandbox, &[], &["NaN", "class 0"]);
+    refused(&sandbox, &[], &["NaN for class 0 of sample 0", "logarithm"]);
     // Finite scores with a gradient that is not: a root at 0.
     let mut root = Tiny::behind(vec![
         joined("Sub", &["x", "x0"], &["difference"]),
@@ -282,6 +282,12 @@ fn a_gradient_graph_that_does_not_fit_is_refused() {
     graph.node.push(joined("Neg", &["descent"], &["grad"]));
     mohs::onnx::write(&wrong, &sandbox.path("wrong.onnx")).unwrap();
     sandbox.refused(&with("wrong.onnx"), &["wrong.onnx", "gradient"]);
+    // One that gives no numbers.
+    let graph = wrong.graph.as_mut().unwrap();
+    graph.node.pop();
+    graph.node.push(joined("Sqrt", &["descent"], &["grad"]));
+    mohs::onnx::write(&wrong, &sandbox.path("nan.onnx")).unwrap();
+    sandbox.refused(&with("nan.onnx"), &["nan.onnx", "gradient"]);
     // One for another loss than the attack's.
     let arguments = [
         "gradient",

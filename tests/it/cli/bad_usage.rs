@@ -128,6 +128,56 @@ fn results_that_cannot_be_written_are_refused_before_anything_runs() {
     );
 }
 
+#[test]
+fn what_is_read_is_not_replaced_by_results() {
+    let sandbox = ready();
+    let (model, data) = (
+        std::fs::read(sandbox.path("model.onnx")).unwrap(),
+        std::fs::read(sandbox.path("data.npz")).unwrap(),
+    );
+    sandbox.refused(
+        &["gradient", "model.onnx", "-o", "./model.onnx"],
+        &["model.onnx", "is read by this run"],
+    );
+    for file in ["data.npz", "model.onnx"] {
+        refused(
+            &sandbox,
+            &["--save-adversarial", file],
+            &[file, "is read by this run"],
+        );
+    }
+    assert_eq!(std::fs::read(sandbox.path("model.onnx")).unwrap(), model);
+    assert_eq!(std::fs::read(sandbox.path("data.npz")).unwrap(), data);
+}
+
+#[test]
+fn results_that_share_a_folder_all_go_where_a_run_fails() {
+    let sandbox = ready();
+    let twice = ["--save-adversarial", "report/../report/samples.csv"];
+    refused(&sandbox, &twice, &["samples.csv", "two results"]);
+    std::fs::write(sandbox.path("bad.onnx"), "no model").unwrap();
+    let arguments = evaluate(
+        "bad.onnx",
+        "data.npz",
+        &["--save-adversarial", "report/x.npz"],
+    );
+    sandbox.refused(&arguments, &["bad.onnx"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn arguments_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let sandbox = ready();
+    let odd = std::ffi::OsStr::from_bytes(b"\xff.npz");
+    let mut command = sandbox.mohs(&["evaluate", "model.onnx", "--epsilon", "0.1", "--data"]);
+    command.arg(odd);
+    sandbox.fails(command, 2, &["UTF-8", "mohs evaluate --help"]);
+    let mut command = sandbox.mohs(&[]);
+    command.arg(odd);
+    sandbox.fails(command, 2, &["unrecognized", "mohs --help"]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_folder_that_takes_no_files_is_refused() {

@@ -137,3 +137,32 @@ fn slopes_survive_where_half_precision_overflows() {
         halves[0][0]
     );
 }
+
+#[test]
+fn resampling_and_sums_of_products_agree_with_single_precision() {
+    let image = || Input::Fixed(array(&[1, 1, 2, 3], &POINTS));
+    let sizes = || vec![image(), Input::Absent, Input::Absent, ints(&[1, 1, 4, 5])];
+    for mode in ["nearest", "linear", "cubic"] {
+        let case = Case::new("Resize", sizes()).string("mode", mode);
+        assert_alike(&case, &[1, 1, 4, 5]);
+    }
+    let square = || Input::Fixed(array(&[2, 2], &POINTS[..4]));
+    let wide = || Input::Fixed(array(&[2, 3], &POINTS));
+    for (equation, operands, result) in [
+        ("ii->i", vec![square()], &[2][..]),
+        ("ij,jk->ik", vec![square(), wide()], &[2, 3]),
+        ("ij->", vec![wide()], &[]),
+    ] {
+        let case = Case::new("Einsum", operands).string("equation", equation);
+        assert_alike(&case, result);
+    }
+    let grid = Input::Fixed(array(&[1, 1, 2, 2], &[-0.25, 0.5, 0.75, -1.5]));
+    for padding in ["zeros", "border", "reflection"] {
+        let case = Case::new("GridSample", vec![image(), grid.clone()]).opset(20);
+        assert_alike(&case.string("padding_mode", padding), &[1, 1, 1, 2]);
+    }
+    let scale = Input::Fixed(array(&[3], &POINTS[..3]));
+    let case = Case::new("RMSNormalization", vec![wide(), scale]).opset(23);
+    assert_alike(&case, &[2, 3]);
+    assert_alike(&Case::new("LpNormalization", vec![wide()]), &[2, 3]);
+}

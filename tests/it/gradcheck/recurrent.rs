@@ -2,9 +2,10 @@
 //!
 //! ONNX Runtime computes them in single precision only.
 
-use super::{Case, Input, N, varied};
+use super::{Case, Input, N, assert_close, varied};
 use mohs::onnx::proto::{AttributeProto, AttributeType};
-use mohs::tensor::Tensor;
+use mohs::tensor::{DType, Tensor};
+use ndarray::{ArrayD, IxDyn};
 
 /// Steps, width of the input, width of the state.
 const EXTENTS: (usize, usize, usize) = (4, 3, 2);
@@ -224,4 +225,37 @@ fn results_that_are_not_handed_out_are_not_needed() {
     let mut cells = layer("LSTM", "forward", N, Input::Absent);
     cells.left_out = vec![0, 1];
     cells.check();
+}
+
+#[test]
+fn lengths_that_are_the_same_in_every_run() {
+    let (steps, _, _) = EXTENTS;
+    let constant =
+        |lengths: [i32; 2]| Input::Constant(Tensor::new(&[2], lengths.to_vec()).unwrap());
+    for op_type in OPERATORS {
+        layer(op_type, "bidirectional", 2, constant([steps as i32; 2])).check();
+        layer(op_type, "bidirectional", 2, constant([2, steps as i32])).check();
+    }
+}
+
+#[test]
+fn half_precision_agrees_with_single_precision() {
+    for op_type in OPERATORS {
+        let case = layer(op_type, "bidirectional", 2, Input::Absent);
+        let (steps, _, hidden) = EXTENTS;
+        let results = [&[steps, 2, 2, hidden][..], &[2, 2, hidden], &[2, 2, hidden]];
+        let ones: Vec<_> = (results.iter().take(case.outputs))
+            .map(|shape| ArrayD::ones(IxDyn(shape)))
+            .collect();
+        let mut half = case.clone();
+        half.dtype = DType::F16;
+        let [half, single] = [half, case].map(|case| case.gradients(&ones, 2).cotangents);
+        for (half, single) in half.iter().zip(&single) {
+            let size = single
+                .iter()
+                .fold(1.0, |most: f64, value| most.max(value.abs()));
+            let expected: Vec<f64> = single.iter().copied().collect();
+            assert_close(half, &expected, 0.02 * size);
+        }
+    }
 }

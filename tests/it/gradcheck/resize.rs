@@ -106,6 +106,24 @@ fn the_axes_may_be_named() {
 }
 
 #[test]
+fn the_scales_and_sizes_may_come_from_outside() {
+    let scales = Tensor::new(&[4], vec![1.0f32, 1.0, 1.5, 2.0]).unwrap();
+    for mode in ["nearest", "linear"] {
+        let inputs = vec![
+            varied(&[N, 2, 4, 3]),
+            Input::Absent,
+            Input::Fed(scales.clone()),
+        ];
+        let case = linear(Case::new("Resize", inputs).single());
+        case.string("mode", mode).check();
+        let sizes = Input::Fed(Tensor::new(&[2], vec![7i64, 5]).unwrap());
+        let inputs = vec![varied(&[N, 2, 4, 3]), Input::Absent, Input::Absent, sizes];
+        let case = linear(Case::new("Resize", inputs).single());
+        case.string("mode", mode).ints("axes", &[2, 3]).check();
+    }
+}
+
+#[test]
 fn a_policy_keeps_the_ratio_of_the_sides() {
     for policy in ["not_larger", "not_smaller", "stretch"] {
         for (mode, shape, sizes) in [

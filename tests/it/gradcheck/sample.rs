@@ -117,13 +117,72 @@ fn regions_are_averaged_with_fixed_and_adaptive_sampling() {
 }
 
 #[test]
-fn the_largest_of_a_region_and_regions_that_move_are_refused() {
+fn the_largest_weighted_pixel_of_each_bin_has_the_cotangent() {
+    let regions = vec![
+        0.5, 1.0, 4.2, 3.7, 2.0, 0.0, 7.0, 6.5, -1.0, -2.0, 3.0, 9.0, 1.0, 1.0, 1.2, 1.1,
+    ];
+    for form in ["half_pixel", "output_half_pixel"] {
+        for samples in [1, 2] {
+            let inputs = vec![
+                varied(&[2, 3, 5, 4]),
+                constant(&[4, 4], regions.clone(), false),
+                indices(&[0, 1, 1, 0]),
+            ];
+            Case::new("RoiAlign", inputs)
+                .string("mode", "max")
+                .string("coordinate_transformation_mode", form)
+                .int("output_height", 2)
+                .int("output_width", 3)
+                .int("sampling_ratio", samples)
+                .float("spatial_scale", 0.7)
+                .check();
+        }
+    }
+}
+
+#[test]
+fn the_largest_of_adaptive_samples_and_regions_that_move_are_refused() {
     let x = varied(&[1, 1, 4, 4]);
     let regions = constant(&[1, 4], vec![0.0, 0.0, 3.0, 3.0], false);
     let case = Case::new("RoiAlign", vec![x.clone(), regions, indices(&[0])]);
     assert!(case.string("mode", "max").refusal().contains("`max`"));
     let case = Case::new("RoiAlign", vec![x, varied(&[1, 4]), indices(&[0])]);
     assert!(case.refusal().contains("regions"));
+}
+
+#[test]
+fn the_largest_of_each_bin_of_a_region_has_the_cotangent() {
+    let regions = vec![
+        0.0, 0.0, 0.0, 3.0, 4.0, 1.0, 1.0, 2.0, 5.0, 5.0, 1.0, 4.0, 1.0, 9.0, 9.0, 0.0, 3.0, 3.0,
+        3.0, 3.0, 1.0, 8.0, 8.0, 9.0, 9.0,
+    ];
+    for (pooled, scale) in [([2, 3], 1.0), ([1, 1], 0.6), ([4, 2], 0.5)] {
+        for seed in 0..3 {
+            let inputs = vec![
+                varied(&[2, 3, 5, 6]),
+                constant(&[5, 5], regions.clone(), true),
+            ];
+            let case = Case {
+                step: 1e-3,
+                ..Case::new("MaxRoiPool", inputs).single()
+            };
+            case.ints("pooled_shape", &pooled)
+                .float("spatial_scale", scale)
+                .seed(seed)
+                .check();
+        }
+    }
+}
+
+#[test]
+fn among_equal_entries_of_a_region_the_first_has_the_cotangent() {
+    let x = Input::Fixed(array(&[1, 1, 2, 2], &[1.0, 5.0, 5.0, 5.0]));
+    let region = constant(&[1, 5], vec![0.0, 0.0, 0.0, 1.0, 1.0], true);
+    let case = Case::new("MaxRoiPool", vec![x, region])
+        .single()
+        .ints("pooled_shape", &[1, 1]);
+    let found = case.gradients(&[array(&[1, 1, 1, 1], &[2.0])], 1);
+    assert_close(&found.cotangents[0], &[0.0, 2.0, 0.0, 0.0], 0.0);
 }
 
 #[test]

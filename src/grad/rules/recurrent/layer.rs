@@ -102,13 +102,13 @@ impl<'a, 'g> Layer<'a, 'g> {
         self.backward.len()
     }
 
-    fn directions_dim(&self) -> Dim {
-        Dim::fixed(self.extent(self.backward.len()))
+    /// As many as the directions.
+    fn per_direction(&self) -> Dim {
+        Dim::fixed(self.times_directions(1))
     }
 
-    #[expect(clippy::cast_possible_wrap, reason = "ranks and directions are small")]
-    fn extent(&self, count: usize) -> i64 {
-        count as i64
+    fn times_directions(&self, number: i64) -> i64 {
+        number * if self.directions() == 2 { 2 } else { 1 }
     }
 
     /// The width of a state.
@@ -144,7 +144,7 @@ impl<'a, 'g> Layer<'a, 'g> {
 
     /// A sequence in the inner form as a matrix: a row per step and sample, in the operator's order, the directions side by side.
     fn side_by_side(&self, value: Expr<'g>) -> Expr<'g> {
-        let width = value.shape()[3].times(self.extent(self.directions()));
+        let width = value.shape()[3].times(self.times_directions(1));
         let turned = self.turn(value);
         let turned = if self.directions() == 1 {
             turned
@@ -157,7 +157,7 @@ impl<'a, 'g> Layer<'a, 'g> {
     /// Numbers `[directions, count · hidden]`, as biases and peepholes are given, in `count` parts `[directions, 1, 1, hidden]`.
     pub(super) fn vectors(&self, value: Expr<'g>, count: i64) -> Vec<Expr<'g>> {
         let width = Dim::fixed(count * self.hidden);
-        let value = value.reshape(&[self.directions_dim(), Dim::ONE, Dim::ONE, width]);
+        let value = value.reshape(&[self.per_direction(), Dim::ONE, Dim::ONE, width]);
         split(value, 3, count, self.hidden)
     }
 
@@ -173,7 +173,7 @@ impl<'a, 'g> Layer<'a, 'g> {
 
     /// A state of zeros `[directions, batch, hidden]`.
     pub(super) fn zeros(&self) -> Expr<'g> {
-        let shape = [self.directions_dim(), self.batch, Dim::fixed(self.hidden)];
+        let shape = [self.per_direction(), self.batch, Dim::fixed(self.hidden)];
         self.n.builder().full(self.n.x(0).dtype(), &shape, 0.0)
     }
 
@@ -242,7 +242,7 @@ impl<'a, 'g> Layer<'a, 'g> {
         }
         let shape = vec![
             Dim::fixed(self.steps),
-            self.directions_dim(),
+            self.per_direction(),
             self.batch,
             Dim::fixed(self.hidden),
         ];
@@ -254,8 +254,8 @@ impl<'a, 'g> Layer<'a, 'g> {
         let (x, w) = (self.n.x(0), self.n.x(W));
         let (inputs, gates) = (x.shape()[2], w.shape()[1]);
         let x = x.reshape(&[self.rows(), inputs]);
-        let directions = self.directions_dim();
-        let w = w.reshape(&[gates.times(self.extent(self.directions())), inputs]);
+        let directions = self.per_direction();
+        let w = w.reshape(&[gates.times(self.times_directions(1)), inputs]);
         let products = product(1.0, (x, false), (w, true));
         let steps = Dim::fixed(self.steps);
         if self.directions() == 1 {
@@ -288,7 +288,7 @@ impl<'a, 'g> Layer<'a, 'g> {
     pub(super) fn biases(&self) -> Option<[Expr<'g>; 2]> {
         let both = self.n.optional_x(B)?;
         let width = both.shape()[1];
-        let both = both.reshape(&[self.directions_dim(), Dim::ONE, Dim::ONE, width]);
+        let both = both.reshape(&[self.per_direction(), Dim::ONE, Dim::ONE, width]);
         let half = self.n.x(R).shape()[1].extent()?;
         let part = |start: i64| both.slice(3, start, Dim::fixed(start + half));
         Some([part(0), part(half)])
@@ -302,7 +302,7 @@ impl<'a, 'g> Layer<'a, 'g> {
     ) -> Cotangents<'g> {
         let (x, w) = (self.n.x(0), self.n.x(W));
         let (inputs, width) = (x.shape()[2], w.shape()[1]);
-        let side_by_side = width.times(self.extent(self.directions()));
+        let side_by_side = width.times(self.times_directions(1));
         let mut cotangents = Vec::new();
         if self.n.wants(0) {
             let w = w.reshape(&[side_by_side, inputs]);
@@ -343,17 +343,16 @@ impl<'a, 'g> Layer<'a, 'g> {
         if !self.n.wants(B) {
             return Vec::new();
         }
-        let summed = [inputs, states].map(|gates| gates.reduce("ReduceSum", &[1, 2], false));
-        vec![(B, Expr::concat(&summed, 1))]
+        vec![(B, summed(&[inputs, states]))]
     }
+}
 
-    /// The cotangent of numbers `[directions, 1, 1, hidden]` that were multiplied with sequences.
-    pub(super) fn of_vectors(&self, position: usize, parts: &[Expr<'g>]) -> Cotangents<'g> {
-        let summed = parts
-            .iter()
-            .map(|part| part.reduce("ReduceSum", &[1, 2], false));
-        vec![(position, Expr::concat(&summed.collect::<Vec<_>>(), 1))]
-    }
+/// The cotangent of numbers `[directions, n · hidden]`, from what their n parts gave in all steps of all samples.
+pub(super) fn summed<'g>(parts: &[Expr<'g>]) -> Expr<'g> {
+    let summed = parts
+        .iter()
+        .map(|part| part.reduce("ReduceSum", &[1, 2], false));
+    Expr::concat(&summed.collect::<Vec<_>>(), 1)
 }
 
 /// Appends a sequence, where there is one; returns its position then.

@@ -1,7 +1,7 @@
 //! The LSTM.
 
 use super::activation::{Activated, Activation, apply, apply_clipped, read};
-use super::layer::{INITIAL_C, INITIAL_H, Layer, P, append};
+use super::layer::{INITIAL_C, INITIAL_H, Layer, P, append, summed};
 use crate::grad::rule::{Cotangents, Vjp};
 use crate::graph::{Attributes, Expr, Sweep, Swept};
 
@@ -68,7 +68,7 @@ pub(super) fn lstm<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
             gates[1] * cells.after,
             gates[2] * cells.before,
         ];
-        cotangents.extend(layer.of_vectors(P, &parts));
+        cotangents.push((P, summed(&parts)));
     }
     Ok(cotangents)
 }

@@ -66,11 +66,16 @@ pub(super) fn standard<'g>(n: &Fused<'g>) -> Results<'g> {
         },
         masks,
     };
-    let y = attention.apply(q, k, v)?;
+    let attended = attention.apply(q, k, v)?;
+    let y = attended.values;
+    let stage = n.int("qk_matmul_output_mode").unwrap_or(0);
+    let stage = usize::try_from(stage).ok();
+    let scores = stage.and_then(|stage| attended.scores.get(stage).copied());
     Ok(vec![
         Some(if merged { merge(y)? } else { y }),
         Some(k),
         Some(v),
+        scores,
     ])
 }
 
@@ -116,7 +121,7 @@ pub(super) fn packed<'g>(n: &Fused<'g>) -> Results<'g> {
         masks,
         without_keys: WithoutKeys::Mean,
     };
-    let y = merge(attention.apply(q, k, v)?)?;
+    let y = merge(attention.apply(q, k, v)?.values)?;
     let present = n
         .gives(1)
         .then(|| Expr::concat(&[k.unsqueeze(&[0]), v.unsqueeze(&[0])], 0));
@@ -150,7 +155,7 @@ pub(super) fn multi_head<'g>(n: &Fused<'g>) -> Results<'g> {
         masks,
         without_keys: WithoutKeys::Mean,
     };
-    let y = merge(attention.apply(q, k, v)?)?;
+    let y = merge(attention.apply(q, k, v)?.values)?;
     Ok(vec![Some(y), Some(k), Some(v)])
 }
 
@@ -177,24 +182,7 @@ fn biased<'g>(
 
 /// `com.microsoft::GroupQueryAttention` over a whole prompt, without anything in the cache.
 pub(super) fn grouped<'g>(n: &Fused<'g>) -> Results<'g> {
-    for position in [3, 4] {
-        if n.optional(position)
-            .is_some_and(|past| past.shape().get(2) != Some(&Dim::fixed(0)))
-        {
-            return Err("it goes on from a cache; only a whole prompt is covered".into());
-        }
-    }
-    n.without(&[
-        (11, "head_sink"),
-        (12, "k_scale"),
-        (13, "v_scale"),
-        (14, "q_norm_weight"),
-        (15, "k_norm_weight"),
-    ])?;
-    n.unset(&["kv_cache_bit_width", "sliding_window_cache", "qk_output"])?;
-    if n.int("smooth_softmax").unwrap_or(-1) > 0 {
-        return Err("its attribute smooth_softmax is not covered".into());
-    }
+    is_whole_prompt(n)?;
     let (heads, groups) = (n.count("num_heads")?, n.count("kv_num_heads")?);
     let query = n.x(0)?;
     let (query, key, value) = match (n.optional(1), n.optional(2)) {
@@ -245,6 +233,29 @@ pub(super) fn grouped<'g>(n: &Fused<'g>) -> Results<'g> {
         masks,
         without_keys: WithoutKeys::Mean,
     };
-    let y = merge(attention.apply(q, k, v)?)?;
+    let y = merge(attention.apply(q, k, v)?.values)?;
     Ok(vec![Some(y), Some(k), Some(v)])
+}
+
+/// Refuses what goes beyond attention over a whole prompt.
+fn is_whole_prompt(n: &Fused<'_>) -> Result<(), String> {
+    for position in [3, 4] {
+        if n.optional(position)
+            .is_some_and(|past| past.shape().get(2) != Some(&Dim::fixed(0)))
+        {
+            return Err("it goes on from a cache; only a whole prompt is covered".into());
+        }
+    }
+    n.without(&[
+        (11, "head_sink"),
+        (12, "k_scale"),
+        (13, "v_scale"),
+        (14, "q_norm_weight"),
+        (15, "k_norm_weight"),
+    ])?;
+    n.unset(&["kv_cache_bit_width", "sliding_window_cache", "qk_output"])?;
+    if n.int("smooth_softmax").unwrap_or(-1) > 0 {
+        return Err("its attribute smooth_softmax is not covered".into());
+    }
+    Ok(())
 }

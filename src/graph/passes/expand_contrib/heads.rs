@@ -55,34 +55,59 @@ pub(super) enum WithoutKeys {
 }
 
 impl<'g> Attention<'g> {
-    /// Of queries `[n, heads, s, d]`, keys `[n, groups, t, d]` and values `[n, groups, t, e]`, each group for several heads: `[n, heads, s, e]`.
-    pub(super) fn apply(&self, q: Expr<'g>, k: Expr<'g>, v: Expr<'g>) -> Result<Expr<'g>, String> {
+    /// Of queries `[n, heads, s, d]`, keys `[n, groups, t, d]` and values `[n, groups, t, e]`, each group for several heads.
+    pub(super) fn apply(
+        &self,
+        q: Expr<'g>,
+        k: Expr<'g>,
+        v: Expr<'g>,
+    ) -> Result<Attended<'g>, String> {
         let heads = fixed(q.shape()[1])?;
         let (k, v) = (for_heads(k, heads)?, for_heads(v, heads)?);
-        let mut scores = (q * self.scale).matmul(k.transpose_last());
+        let products = (q * self.scale).matmul(k.transpose_last());
+        let mut capped = products;
         if self.softcap > 0.0 {
-            scores = (scores / self.softcap).unary("Tanh") * self.softcap;
+            capped = (products / self.softcap).unary("Tanh") * self.softcap;
         }
+        let mut masked = capped;
         for mask in &self.masks {
-            scores = match mask {
-                Mask::Added(numbers) => scores + numbers.cast_like(scores),
-                Mask::Kept(places) => places.select(scores, lowest(scores.dtype()), scores),
+            masked = match mask {
+                Mask::Added(numbers) => masked + numbers.cast_like(masked),
+                Mask::Kept(places) => places.select(masked, lowest(masked.dtype()), masked),
             };
         }
-        let mut weights = scores.softmax(3);
+        let mut weights = masked.softmax(3);
         if self.without_keys == WithoutKeys::Zeros {
-            let kept = self.masks.iter().filter_map(|mask| match mask {
-                Mask::Kept(places) => Some(*places),
-                Mask::Added(_) => None,
-            });
-            if let Some(places) = kept.reduce(Expr::and) {
-                let last = places.rank() - 1;
-                let any = places.cast(DType::F32).reduce("ReduceMax", &[last], true);
-                weights = weights.where_(any.gt(0.5));
-            }
+            weights = self.without_hidden_queries(weights);
         }
-        Ok(weights.matmul(v))
+        Ok(Attended {
+            values: weights.matmul(v),
+            scores: [products, capped, masked, weights],
+        })
     }
+
+    /// The weights with zeros for queries that may look at no key.
+    fn without_hidden_queries(&self, weights: Expr<'g>) -> Expr<'g> {
+        let kept = self.masks.iter().filter_map(|mask| match mask {
+            Mask::Kept(places) => Some(*places),
+            Mask::Added(_) => None,
+        });
+        let Some(places) = kept.reduce(Expr::and) else {
+            return weights;
+        };
+        let any = places.cast(DType::F32);
+        let any = any.reduce("ReduceMax", &[places.rank() - 1], true);
+        weights.where_(any.gt(0.5))
+    }
+}
+
+/// What attention gives.
+pub(super) struct Attended<'g> {
+    /// `[n, heads, s, e]`.
+    pub(super) values: Expr<'g>,
+    /// The scores `[n, heads, s, t]` on the way, in the order in which the standard counts them: the products of queries and keys, those under
+    /// the cap, those with the masks, the weights.
+    pub(super) scores: [Expr<'g>; 4],
 }
 
 /// The lowest number of a type, which a softmax takes for nothing.

@@ -203,13 +203,13 @@ fn shifted<'g>(n: &Fused<'g>, at: usize, zero: usize, axis: usize) -> Result<Exp
     })
 }
 
-/// The convolution of both operands less their zero points.
+/// `conv(x − x_zero, w − w_zero)`.
 pub(super) fn conv_integer<'g>(n: &Fused<'g>) -> Results<'g> {
     let operands = [shifted(n, 0, 2, 0)?, shifted(n, 1, 3, 0)?];
     Ok(vec![Some(float(n, "Conv", &operands)?)])
 }
 
-/// The product of both operands less their zero points, with one for each row of a, or for each column of b.
+/// `(a − a_zero) (b − b_zero)`, with a zero point for each row of a, or for each column of b.
 pub(super) fn matmul_integer<'g>(n: &Fused<'g>) -> Results<'g> {
     let row = n.x(0)?.rank().saturating_sub(2);
     let column = n.x(1)?.rank().saturating_sub(1);

@@ -31,10 +31,57 @@ impl Plan<'_> {
     }
 }
 
+/// Operators whose results, where they are whole numbers that were the same at two batch sizes, are so at all: they select and add extents, which
+/// grow evenly with the batch.
+const EVEN: &[&str] = &[
+    "Add",
+    "Cast",
+    "Concat",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Shape",
+    "Size",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// Whether each value may differ from run to run, by [`ValueId::index`]: with the data, or with the batch size.
+///
+/// A comparison with the batch size differs even if it was seen to be the same at the sizes that the graph was traced at.
+pub(super) fn differing(graph: &Graph) -> Vec<bool> {
+    let mut differs = vec![false; graph.value_count()];
+    for (id, _) in graph.real_inputs() {
+        differs[id.index()] = true;
+    }
+    for node in &graph.nodes {
+        let random = crate::graph::draws(node.op_type());
+        if !random && !graph.reads(node).iter().any(|id| differs[id.index()]) {
+            continue;
+        }
+        // What is selected by must not differ; sums and lists may be made of anything even.
+        let joins = ["Add", "Sub", "Concat"].contains(&node.op_type());
+        let by = node.inputs.iter().skip(1).flatten();
+        let even = !random
+            && EVEN.contains(&node.op_type())
+            && (joins || !by.into_iter().any(|id| differs[id.index()]));
+        for output in node.outputs.iter().flatten() {
+            let known = graph.constant(*output);
+            let same = known.is_some_and(|tensor| tensor.dtype() != crate::tensor::DType::Bool);
+            differs[output.index()] = !(even && same);
+        }
+    }
+    differs
+}
+
 /// Why a node's bodies are not in the graph itself; for messages.
 #[must_use]
 pub fn obstacle(graph: &Graph, node: &Node) -> String {
-    match plan(graph, &graph.depends_on_data(), node) {
+    match plan(graph, &differing(graph), node) {
         Ok(plan) => format!(
             "it comes to {} nodes when it is unrolled, which is too many",
             plan.nodes()
@@ -43,13 +90,13 @@ pub fn obstacle(graph: &Graph, node: &Node) -> String {
     }
 }
 
-/// The name of a node that decides by the data, for the whole batch at once, which branch to take or how often to run its body.
+/// The name of a node that decides by the data or the batch size, for the whole batch at once, which branch to take or how often to run its body.
 #[must_use]
 pub fn decides_by_data(graph: &Graph) -> Option<String> {
-    let depends = graph.depends_on_data();
+    let differs = differing(graph);
     let decides = |node: &&Node| match (node.op_type(), node.graph("body")) {
-        ("If", _) => node.input(0).is_some_and(|id| depends[id.index()]),
-        ("Loop", Some(body)) => counts_by_data(graph, &depends, node, body),
+        ("If", _) => node.input(0).is_some_and(|id| differs[id.index()]),
+        ("Loop", Some(body)) => counts_by_data(graph, &differs, node, body),
         _ => false,
     };
     let node = graph.nodes.iter().find(decides)?;
@@ -59,10 +106,10 @@ pub fn decides_by_data(graph: &Graph) -> Option<String> {
 
 /// What can be done with a node, else the reason why nothing can.
 ///
-/// `depends` says of each value whether it depends on the data.
+/// `differs` says of each value whether it may differ from run to run (see [`differing`]).
 pub(super) fn plan<'n>(
     graph: &Graph,
-    depends: &[bool],
+    differs: &[bool],
     node: &'n Node,
 ) -> Result<Plan<'n>, String> {
     let body = |name: &str| {
@@ -77,17 +124,18 @@ pub(super) fn plan<'n>(
     };
     match node.op_type() {
         "If" => {
-            let condition = node.input(0).and_then(|id| graph.constant(id));
+            let condition = node.input(0).filter(|id| !differs[id.index()]);
+            let condition = condition.and_then(|id| graph.constant(id));
             let condition = condition.and_then(|tensor| tensor.to_i64()?.first().copied());
             match condition {
                 Some(0) => Ok(Plan::Branch(body("else_branch")?)),
                 Some(_) => Ok(Plan::Branch(body("then_branch")?)),
-                None => Err("its condition depends on the data".into()),
+                None => Err("its condition depends on the data or the batch size".into()),
             }
         }
         "Loop" => {
             let body = body("body")?;
-            let iterations = iterations(graph, depends, node, body)?;
+            let iterations = iterations(graph, differs, node, body)?;
             Ok(Plan::Loop { body, iterations })
         }
         "Scan" => {
@@ -141,12 +189,12 @@ pub(in crate::graph::passes) fn wrap(axis: i64, rank: usize) -> Option<usize> {
 /// The number of iterations of a `Loop`, which its last result tells (see [`super::count_iterations`]), if it is the same in every run.
 fn iterations(
     graph: &Graph,
-    depends: &[bool],
+    differs: &[bool],
     node: &Node,
     body: &GraphProto,
 ) -> Result<usize, String> {
-    if counts_by_data(graph, depends, node, body) {
-        return Err("its number of iterations depends on the data".into());
+    if counts_by_data(graph, differs, node, body) {
+        return Err("its number of iterations depends on the data or the batch size".into());
     }
     let results = body.output.len().saturating_sub(1);
     let counter = results.checked_sub(1).and_then(|last| node.output(last));
@@ -166,9 +214,9 @@ fn iterations(
     Ok(iterations)
 }
 
-/// Whether the number of iterations of a `Loop` depends on the data.
-fn counts_by_data(graph: &Graph, depends: &[bool], node: &Node, body: &GraphProto) -> bool {
-    let varies = |id: Option<ValueId>| id.is_some_and(|id| depends[id.index()]);
+/// Whether the number of iterations of a `Loop` depends on the data or the batch size.
+fn counts_by_data(graph: &Graph, differs: &[bool], node: &Node, body: &GraphProto) -> bool {
+    let varies = |id: Option<ValueId>| id.is_some_and(|id| differs[id.index()]);
     let sources = Sources::of_condition(body);
     let mut inputs = sources.inputs.iter().chain([&0, &1]);
     sources.random

@@ -1,0 +1,120 @@
+//! What is handed on: outcomes in the order of the data, whatever the order in which samples are done.
+
+use super::chain::{Cell, Chain};
+use super::engine::Job;
+use super::{Adversarial, Clean, Error, Observer, Progress};
+use crate::outcome::{Accumulator, SampleOutcome};
+use crate::threat::Distances;
+use std::collections::BTreeMap;
+
+/// Brings the outcomes into the order of the data and hands them on.
+pub(super) struct Ledger<'a, 'o> {
+    pub(super) job: &'a Job<'a>,
+    pub(super) label: &'o str,
+    pub(super) accumulator: &'o mut Accumulator,
+    pub(super) progress: &'o mut Progress,
+    pub(super) observer: &'o mut dyn Observer,
+    /// Samples that are done while an earlier one is not.
+    pub(super) waiting: BTreeMap<u64, Vec<SampleOutcome>>,
+    /// The first sample that was not handed on yet.
+    pub(super) next: Option<u64>,
+}
+
+impl Ledger<'_, '_> {
+    /// A sample that the model gets wrong as it is: never attacked, never robust.
+    pub(super) fn wrong_clean(
+        &mut self,
+        index: u64,
+        label: u32,
+        clean: Clean,
+    ) -> Result<(), Error> {
+        let cell = Cell {
+            prediction: clean.prediction,
+            loss: clean.loss,
+            robust: false,
+            distances: Distances::default(),
+            steps: 0,
+            restart: 0,
+        };
+        let outcomes = self
+            .job
+            .config
+            .epsilons
+            .iter()
+            .map(|&epsilon| self.outcome(index, label, clean, epsilon, &cell));
+        let outcomes = outcomes.collect();
+        self.hand_on(index, outcomes)
+    }
+
+    /// A sample whose chain is done.
+    pub(super) fn finished(&mut self, chain: &Chain) -> Result<(), Error> {
+        self.progress.broken += u64::from(chain.cells.iter().any(|cell| !cell.robust));
+        let cells = self.job.config.epsilons.iter().zip(&chain.cells);
+        let outcomes = cells
+            .map(|(&epsilon, cell)| {
+                self.outcome(chain.index, chain.label, chain.verdict, epsilon, cell)
+            })
+            .collect();
+        self.hand_on(chain.index, outcomes)
+    }
+
+    fn outcome(
+        &self,
+        index: u64,
+        label: u32,
+        clean: Clean,
+        epsilon: f64,
+        cell: &Cell,
+    ) -> SampleOutcome {
+        SampleOutcome {
+            index,
+            label,
+            clean_prediction: clean.prediction,
+            attack: self.label.to_owned(),
+            norm: self.job.config.norm,
+            epsilon,
+            adversarial_prediction: cell.prediction,
+            robust: cell.robust,
+            clean_loss: clean.loss,
+            loss: cell.loss,
+            linf: cell.distances.linf,
+            l2: cell.distances.l2,
+            l1: cell.distances.l1,
+            steps: cell.steps,
+            restart: cell.restart,
+        }
+    }
+
+    pub(super) fn adversarial(
+        &mut self,
+        chain: &Chain,
+        prediction: u32,
+        epsilon: f64,
+        point: &[f32],
+    ) -> Result<(), Error> {
+        let found = Adversarial {
+            index: chain.index,
+            label: chain.label,
+            prediction,
+            attack: self.label,
+            epsilon,
+            point,
+        };
+        self.observer.adversarial(&found).map_err(Error::Observer)
+    }
+
+    /// Hands on every sample that is done and has none before it that is not.
+    fn hand_on(&mut self, index: u64, outcomes: Vec<SampleOutcome>) -> Result<(), Error> {
+        self.waiting.insert(index, outcomes);
+        self.progress.done += 1;
+        while let Some(ready) = self.next.and_then(|next| self.waiting.remove(&next)) {
+            for outcome in &ready {
+                self.accumulator.add(outcome)?;
+                self.observer.outcome(outcome).map_err(Error::Observer)?;
+            }
+            self.next = self.next.map(|next| next + 1);
+        }
+        self.observer.progress(*self.progress);
+        Ok(())
+    }
+}
