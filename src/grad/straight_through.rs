@@ -4,6 +4,7 @@ use super::rule::{Cotangents, Rule, Vjp};
 use super::rules;
 
 const RULES: &[Rule] = &[
+    Rule::zero("DynamicQuantizeLinear", "its scale is taken as it is"),
     Rule::new("Round", identity),
     Rule::new("Floor", identity),
     Rule::new("Ceil", identity),

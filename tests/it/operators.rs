@@ -7,6 +7,10 @@ const WITHOUT_RULE: &[(&str, &str)] = &[
     ("Attention", "mohs takes it apart before differentiation"),
     ("CenterCropPad", "ONNX Runtime inlines it as a function"),
     (
+        "DequantizeLinear",
+        "its operand is of whole numbers; --straight-through takes it apart",
+    ),
+    (
         "NegativeLogLikelihoodLoss",
         "ONNX Runtime inlines it as a function",
     ),

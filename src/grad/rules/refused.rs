@@ -19,6 +19,10 @@ pub(super) const RULES: &[Rule] = &[
     Rule::refused("OptionalGetElement", OPTIONAL),
     Rule::refused("OptionalHasElement", OPTIONAL),
     Rule::refused(
+        "DynamicQuantizeLinear",
+        "its scale moves with the data, and what it rounds jumps; --straight-through passes gradients through quantisation",
+    ),
+    Rule::refused(
         "MelWeightMatrix",
         "it rounds its edges to bins, so its result jumps; give the edges as constants",
     ),

@@ -18,8 +18,6 @@ pub(super) const RULES: &[Rule] = &[
     Rule::zero("Floor", STEPS),
     Rule::zero("Ceil", STEPS),
     Rule::zero("ConvInteger", QUANTIZED),
-    Rule::zero("DequantizeLinear", QUANTIZED),
-    Rule::zero("DynamicQuantizeLinear", QUANTIZED),
     Rule::zero("MatMulInteger", QUANTIZED),
     Rule::zero("QLinearConv", QUANTIZED),
     Rule::zero("QLinearMatMul", QUANTIZED),
