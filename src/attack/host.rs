@@ -6,14 +6,15 @@
 //! Start at [`HostArrays::input`] and [`HostArrays::value`].
 
 use super::array::{Array, ArrayId, Arrays, Binary, Reduce, Unary};
-use ndarray::{Array2, ArrayView1, Axis, Zip};
+use ndarray::{ArcArray2, Array2, ArrayView1, Axis, Zip};
 use std::cell::RefCell;
 
 /// An arena of host arrays that belong to one step of one batch.
 #[derive(Debug)]
 pub struct HostArrays {
     width: usize,
-    values: RefCell<Vec<Array2<f32>>>,
+    /// Shared, so that reading one copies nothing.
+    values: RefCell<Vec<ArcArray2<f32>>>,
 }
 
 impl HostArrays {
@@ -46,17 +47,27 @@ impl HostArrays {
     /// Where `array` belongs to another arena.
     #[must_use]
     pub fn value(&self, array: Array<'_>) -> Array2<f32> {
-        self.get(array.id())
+        self.get(array.id()).to_owned()
     }
 
     fn push(&self, value: Array2<f32>) -> ArrayId {
         let mut values = self.values.borrow_mut();
-        values.push(value);
+        values.push(value.into_shared());
         ArrayId(values.len() - 1)
     }
 
-    fn get(&self, id: ArrayId) -> Array2<f32> {
+    fn get(&self, id: ArrayId) -> ArcArray2<f32> {
         self.values.borrow()[id.0].clone()
+    }
+
+    /// `function` of each pair of elements.
+    fn pairwise(&self, a: ArrayId, b: ArrayId, function: impl Fn(f32, f32) -> f32) -> ArrayId {
+        let (a, b) = (self.get(a), self.get(b));
+        let shape = common_shape(&[&a, &b]);
+        let result = Zip::from(stretch(&a, shape))
+            .and(stretch(&b, shape))
+            .map_collect(|&a, &b| function(a, b));
+        self.push(result)
     }
 }
 
@@ -72,25 +83,19 @@ impl Arrays for HostArrays {
             Unary::Sign => sign,
             Unary::Sqrt => f32::sqrt,
         };
-        self.push(self.get(a).mapv_into(function))
+        self.push(self.get(a).mapv(function))
     }
 
     fn binary(&self, operation: Binary, a: ArrayId, b: ArrayId) -> ArrayId {
-        let function: fn(f32, f32) -> f32 = match operation {
-            Binary::Add => |a, b| a + b,
-            Binary::Sub => |a, b| a - b,
-            Binary::Mul => |a, b| a * b,
-            Binary::Div => |a, b| a / b,
-            Binary::Min => min,
-            Binary::Max => max,
-            Binary::Greater => |a, b| f32::from(u8::from(a > b)),
-        };
-        let (a, b) = (self.get(a), self.get(b));
-        let shape = common_shape(&[&a, &b]);
-        let result = Zip::from(stretch(&a, shape))
-            .and(stretch(&b, shape))
-            .map_collect(|&a, &b| function(a, b));
-        self.push(result)
+        match operation {
+            Binary::Add => self.pairwise(a, b, |a, b| a + b),
+            Binary::Sub => self.pairwise(a, b, |a, b| a - b),
+            Binary::Mul => self.pairwise(a, b, |a, b| a * b),
+            Binary::Div => self.pairwise(a, b, |a, b| a / b),
+            Binary::Min => self.pairwise(a, b, min),
+            Binary::Max => self.pairwise(a, b, max),
+            Binary::Greater => self.pairwise(a, b, |a, b| f32::from(u8::from(a > b))),
+        }
     }
 
     fn select(&self, mask: ArrayId, a: ArrayId, b: ArrayId) -> ArrayId {
@@ -113,7 +118,7 @@ impl Arrays for HostArrays {
     }
 
     fn one_hot_largest(&self, a: ArrayId) -> ArrayId {
-        let mut result = self.get(a);
+        let mut result = self.get(a).to_owned();
         for mut row in result.rows_mut() {
             let mut first = 0;
             for (index, &value) in row.iter().enumerate() {
@@ -157,7 +162,7 @@ fn kth_largest(row: ArrayView1<'_, f32>, k: usize) -> f32 {
 }
 
 /// The shape over which all of `arrays` stretch.
-fn common_shape(arrays: &[&Array2<f32>]) -> (usize, usize) {
+fn common_shape(arrays: &[&ArcArray2<f32>]) -> (usize, usize) {
     arrays.iter().fold((1, 1), |shape, array| {
         let (rows, columns) = array.dim();
         (
@@ -167,7 +172,7 @@ fn common_shape(arrays: &[&Array2<f32>]) -> (usize, usize) {
     })
 }
 
-fn stretch(array: &Array2<f32>, shape: (usize, usize)) -> ndarray::ArrayView2<'_, f32> {
+fn stretch(array: &ArcArray2<f32>, shape: (usize, usize)) -> ndarray::ArrayView2<'_, f32> {
     array
         .broadcast(shape)
         .expect("arrays of one arena have the rows and columns of one batch, or 1")

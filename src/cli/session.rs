@@ -50,6 +50,7 @@ pub(super) fn listen(verbosity: Verbosity) {
     };
     // A second subscriber in one process (as in tests) is refused, and the first goes on.
     let _ = tracing_subscriber::fmt()
+        .with_ansi(false)
         .event_format(Messages)
         .with_writer(std::io::stderr)
         .with_max_level(level)
