@@ -129,10 +129,11 @@ pub(super) fn perform(
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
+    let running = (report.seconds - report.setup_seconds).max(f64::MIN_POSITIVE);
     tracing::debug!(
-        "{:.2} s, of which {:.1} % in ONNX Runtime",
-        report.seconds,
-        100.0 * report.runtime_seconds / report.seconds.max(f64::MIN_POSITIVE)
+        "{:.2} s to set up, {running:.2} s to run, of which {:.1} % in ONNX Runtime",
+        report.setup_seconds,
+        100.0 * report.runtime_seconds / running
     );
     Ok(report)
 }

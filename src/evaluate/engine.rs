@@ -17,7 +17,7 @@ use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
 use crate::threat::confine_to;
 use ndarray::Array2;
-use rayon::iter::{IntoParallelRefMutIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -33,6 +33,7 @@ pub(super) struct Job<'a> {
 
 /// What running a job has shown besides the outcomes.
 pub(super) struct Ran {
+    pub(super) setup_seconds: f64,
     pub(super) runtime_seconds: f64,
     pub(super) warnings: Vec<String>,
 }
@@ -51,7 +52,9 @@ pub(super) fn run(
         .slots
         .min(usize::try_from(job.data.len()).unwrap_or(usize::MAX))
         .max(1);
+    let before = Instant::now();
     let program = Program::new(job.model, &gradient, job.attack, norm, bounds, slots)?;
+    let setup_seconds = before.elapsed().as_secs_f64();
     drop(gradient);
     let label = job.attack.label();
     let mut engine = Engine {
@@ -114,6 +117,7 @@ pub(super) fn run(
         });
     }
     Ok(Ran {
+        setup_seconds,
         runtime_seconds,
         warnings,
     })
@@ -221,7 +225,10 @@ impl Engine<'_, '_> {
         let mut points = Vec::with_capacity(proposals.len() * self.program.width());
         let (mut data, mut labels) = (Vec::new(), Vec::with_capacity(proposals.len()));
         let chains = &self.chains;
-        proposals.par_iter_mut().for_each(|proposal| {
+        // A few small points are done before another thread has woken up.
+        let least = (1 << 20) / self.program.width().max(1);
+        let points_apart = proposals.par_iter_mut().with_min_len(least.max(1));
+        points_apart.for_each(|proposal| {
             let chain = &chains[proposal.slot];
             let epsilon = epsilons[chain.epsilon];
             confine_to(

@@ -193,7 +193,9 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// Wall-clock seconds inside ONNX Runtime.
+    /// Wall-clock seconds before the first sample is judged and the first step done: the data checked, gradients derived, sessions loaded.
+    pub setup_seconds: f64,
+    /// Wall-clock seconds inside the runs of ONNX Runtime's sessions.
     pub runtime_seconds: f64,
 }
 
@@ -224,6 +226,7 @@ pub fn evaluate(
         gradients.get(attack.as_ref())?;
     }
     let mut judge = model.judge()?;
+    let mut setup_seconds = start.elapsed().as_secs_f64();
     let batch_size = config
         .batch_size
         .unwrap_or_else(|| default_batch(data.sample_len()));
@@ -265,6 +268,7 @@ pub fn evaluate(
             observer,
         )?;
         runtime_seconds += ran.runtime_seconds;
+        setup_seconds += ran.setup_seconds;
         warnings.extend(ran.warnings);
     }
     let mut notes = gradients.notes();
@@ -280,6 +284,7 @@ pub fn evaluate(
         warnings,
         notes,
         seconds: start.elapsed().as_secs_f64(),
+        setup_seconds,
         runtime_seconds,
     })
 }
