@@ -10,10 +10,6 @@ use ndarray_npy::NpzReader;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// ONNX has one `ReduceMax` for two functions of PyTorch that differ at ties: `amax` shares the gradient, which is what mohs does, and
-/// `max` gives it to the first. This case exports the latter, at a tie.
-const AMBIGUOUS: &[&str] = &["kinks_global_max_pool-dynamo18"];
-
 /// The relative error that single precision may make against double, over the gradient as a whole.
 const TOLERANCE: f64 = 2e-5;
 
@@ -38,7 +34,6 @@ impl Reference {
         assert!(names.len() > 40, "the references are not all there");
         names
             .into_iter()
-            .filter(|name| !AMBIGUOUS.contains(&name.as_str()))
             .map(|name| Reference::open(&name))
             .collect()
     }
