@@ -15,7 +15,7 @@ use ort::session::builder::SessionBuilder;
 use super::cuda;
 use super::error::{Error, chain};
 use super::library;
-use super::provide::PINNED_VERSION;
+use super::provide::{Build, PINNED_VERSION};
 use super::session::{Optimization, Session, SessionOptions};
 use super::tiny::{self, Axis};
 use super::value::Value;
@@ -91,13 +91,9 @@ impl Device {
         }
     }
 
-    /// The Python package whose ONNX Runtime has the provider.
-    fn package(self) -> &'static str {
-        match self {
-            Device::Auto | Device::Cpu => "onnxruntime",
-            Device::Cuda(_) | Device::TensorRt => "onnxruntime-gpu",
-            Device::OpenVino => "onnxruntime-openvino",
-        }
+    /// The build that has the provider.
+    fn build(self) -> Build {
+        Build::for_device(self).unwrap_or(Build::Cpu)
     }
 }
 
@@ -199,17 +195,14 @@ fn missing(device: Device, available: &[String]) -> String {
     let here = library::started().map_or_else(String::new, |library| {
         format!(" at {}", library.path.display())
     });
-    let version = match device {
-        // This package is behind the others.
-        Device::OpenVino => String::new(),
-        _ => format!("=={PINNED_VERSION}"),
-    };
+    let build = device.build();
     format!(
-        "the ONNX Runtime{here} has no {} (only {}); `pip install {}{version}` has it: name its folder onnxruntime/capi with \
-         --onnxruntime or MOHS_ONNXRUNTIME",
+        "the ONNX Runtime{here} has no {} (only {}); `mohs doctor --install {build}` provides one that has it, as does \
+         `pip install {}=={}` in the active Python environment",
         device.provider(),
         available.join(", "),
-        device.package()
+        build.package(),
+        build.version()
     )
 }
 
@@ -217,7 +210,7 @@ fn missing(device: Device, available: &[String]) -> String {
 fn advice(device: Device) -> String {
     match device {
         Device::Cuda(_) => format!(
-            "; check the driver with `nvidia-smi`; CUDA and cuDNN come with `pip install onnxruntime-gpu[cuda,cudnn]=={PINNED_VERSION}`"
+            "; check the driver with `nvidia-smi`; CUDA and cuDNN come with `mohs doctor --install cuda` and with `pip install onnxruntime-gpu[cuda,cudnn]=={PINNED_VERSION}`"
         ),
         Device::TensorRt => {
             "; check the driver with `nvidia-smi`, and that TensorRT's libraries are on the loader's path".to_owned()
@@ -360,7 +353,7 @@ mod tests {
             }
             let error = resolve(device).expect_err("no such provider").to_string();
             assert!(error.contains(&device.to_string()), "{error}");
-            assert!(error.contains(device.package()), "{error}");
+            assert!(error.contains(device.build().package()), "{error}");
         }
     }
 }

@@ -21,6 +21,6 @@ pub use device::{Device, ParseDeviceError, providers, resolve};
 pub use error::Error;
 pub use library::{Library, LibraryOptions, initialize, version};
 pub use place::{Finding, Origin, Rejection, Searched};
-pub use provide::PINNED_VERSION;
+pub use provide::{Build, PINNED_VERSION, ParseBuildError, provide};
 pub use session::{Optimization, Port, Session, SessionOptions};
 pub use value::{Value, ValueElement};

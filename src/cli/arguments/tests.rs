@@ -454,6 +454,10 @@ fn help_of_doctor() {
     Usage: mohs doctor [OPTIONS]
 
     Options:
+          --install <BUILD>
+              Download a build of ONNX Runtime into mohs's cache first: cpu, cuda
+              (with CUDA's own libraries, 1.3 GB) or openvino
+
       -q, --quiet
               Say nothing on stderr but errors; show no progress bar
 
@@ -479,6 +483,7 @@ fn help_of_doctor() {
     Examples:
       mohs doctor
       mohs doctor --device cuda
+      mohs doctor --install openvino
       mohs doctor --onnxruntime /opt/onnxruntime/lib/libonnxruntime.so
     ");
 }
