@@ -40,7 +40,9 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         mean: given.mean,
         std: given.std,
     });
-    let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
+    let model = session::open(&arguments.model, normalization, &arguments.runtime)?
+        .with_search_precision(arguments.search_precision.into())
+        .map_err(session::blame)?;
     let model = match &arguments.model.wrt {
         Some(tensor) => {
             tracing::info!("`{tensor}` is perturbed: ε counts in its units, and it has no bounds");

@@ -5,7 +5,7 @@ use super::trace::{self, Run};
 use super::{Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx;
-use crate::runtime::{self, Optimization, SessionOptions};
+use crate::runtime::{Arithmetic, self, Optimization, SessionOptions};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -58,6 +58,7 @@ impl Model {
             cut: None,
             straight_through: options.straight_through,
             session: options.session.clone(),
+            search: Arithmetic::Single,
             shipped,
             graph,
         })

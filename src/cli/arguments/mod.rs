@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-pub use values::{BatchSize, DataPaths, Keep, Layout, Shape, ValueError};
+pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
 #[derive(Debug, Parser)]

@@ -268,6 +268,17 @@ fn help_of_evaluate() {
 
               [default: auto]
 
+          --search-precision <SEARCH_PRECISION>
+              The precision that gradients are computed in; every verdict is
+              computed in fp32
+
+              Possible values:
+              - fp32: Single precision (on NVIDIA GPUs with TF32)
+              - bf16: bfloat16, on OpenVINO and NVIDIA GPUs
+              - fp16: float16, on NVIDIA GPUs
+
+              [default: fp32]
+
           --device <DEVICE>
               Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
 
