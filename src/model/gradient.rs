@@ -371,7 +371,7 @@ fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
 }
 
 /// Declares a new input with exactly this name.
-pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
+pub(crate) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
     let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
     graph.value_mut(id).fact = Some(Fact::new(dtype, shape.to_vec()));
     let info = declare(graph.name(id), dtype, shape);
@@ -380,7 +380,7 @@ pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Di
 }
 
 /// Makes a value an output with exactly this name, through an `Identity` where it is named otherwise.
-pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
+pub(crate) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
     let fact = graph.fact(value).cloned();
     let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
     let proto = crate::onnx::proto::NodeProto {
@@ -403,7 +403,7 @@ pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> Value
 }
 
 /// The declaration of a tensor; extents that follow the batch are named `N`, or left open where they are not N itself.
-pub(super) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
+pub(crate) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
     let dim = |dim: &Dim| Dimension {
         value: match dim.extent() {
             Some(extent) => Some(DimensionValue::DimValue(extent)),
