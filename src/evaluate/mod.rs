@@ -323,13 +323,15 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
             "the model has further inputs ({others}), and the data set has nothing for them"
         )));
     }
-    let classes = u32::try_from(model.classes()).unwrap_or(u32::MAX);
+    let classes = model
+        .classes()
+        .map(|classes| u32::try_from(classes).unwrap_or(u32::MAX));
     if model.is_cut() && config.bounds != Bounds::NONE {
         return Err(Error::Config(
             "an inner tensor has no bounds; perturb it with --bounds none".into(),
         ));
     }
-    data.validate(Some(classes), (config.bounds.low, config.bounds.high))?;
+    data.validate(classes, (config.bounds.low, config.bounds.high))?;
     Ok(())
 }
 

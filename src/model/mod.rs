@@ -20,7 +20,7 @@ pub mod trace;
 
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
-pub use judge::{Judge, Verdict};
+pub use judge::{Answers, Judge, Verdict};
 pub use perturbing::Front;
 pub use program::Program;
 
@@ -127,7 +127,7 @@ pub struct Model {
     input: ValueId,
     output: ValueId,
     sample_shape: Vec<usize>,
-    classes: usize,
+    answers: Answers,
     batch: Batch,
     notes: Vec<String>,
     others: Vec<String>,
@@ -192,10 +192,16 @@ impl Model {
         }
     }
 
-    /// The number of classes.
+    /// What the output says of a sample.
     #[must_use]
-    pub fn classes(&self) -> usize {
-        self.classes
+    pub fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    /// The number of classes; `None` where the model gives nothing but the label of one.
+    #[must_use]
+    pub fn classes(&self) -> Option<usize> {
+        self.answers.classes()
     }
 
     /// How many samples a run takes.
@@ -320,7 +326,7 @@ impl Model {
             self.batch,
             &self.session,
         )?;
-        Ok(Judge::new(runner, self.classes, self.ends_in_softmax()))
+        Ok(Judge::new(runner, self.answers))
     }
 }
 
