@@ -16,6 +16,7 @@ mod ports;
 pub mod program;
 mod runner;
 pub mod trace;
+pub mod training;
 
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
@@ -133,6 +134,9 @@ pub struct Model {
     cut: Option<perturbing::Cut>,
     straight_through: bool,
     session: SessionOptions,
+    /// What was asked for, and the inputs that were chosen: the model is worked out again where it is trained.
+    options: ModelOptions,
+    ports: Ports,
 }
 
 impl Model {
