@@ -17,6 +17,7 @@ mod ports;
 pub mod program;
 mod runner;
 pub mod trace;
+pub mod training;
 
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
@@ -135,6 +136,9 @@ pub struct Model {
     straight_through: bool,
     session: SessionOptions,
     search: Arithmetic,
+    /// What was asked for, and the inputs that were chosen: the model is worked out again where it is trained.
+    options: ModelOptions,
+    ports: Ports,
 }
 
 impl Model {
