@@ -17,6 +17,7 @@ pub mod program;
 mod runner;
 pub mod trace;
 
+pub(crate) use fuse::GraphArrays;
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
 pub use judge::{Judge, Verdict};
@@ -29,6 +30,7 @@ use crate::runtime::{self, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
+pub(crate) use ports::typed;
 use ports::Ports;
 use std::path::{Path, PathBuf};
 
