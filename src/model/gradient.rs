@@ -22,6 +22,9 @@ pub struct GradientOptions {
     pub wrt: Vec<String>,
     /// Whether a final `Softmax` is differentiated through, instead of from the logits below it.
     pub keep_softmax: bool,
+    /// Whether the gradient is brought to size 1 on its way, sample by sample, and back at its end: where it is computed in float16, that of a
+    /// confident sample would vanish.
+    pub scale_seed: bool,
 }
 
 /// A graph that gives, beside the model's own outputs, the loss of each sample and its gradient.
@@ -106,10 +109,16 @@ pub fn derive(
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
     let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
-    let found = if straight_through {
-        grad::vjp_straight_through(&builder, &[built.seed], &wrt)?
+    let (seed, size) = if options.scale_seed {
+        let (seed, size) = grad::loss::scaled(built.seed);
+        (seed, Some(size))
     } else {
-        grad::vjp(&builder, &[built.seed], &wrt)?
+        (built.seed, None)
+    };
+    let found = if straight_through {
+        grad::vjp_straight_through(&builder, &[seed], &wrt)?
+    } else {
+        grad::vjp(&builder, &[seed], &wrt)?
     };
     let loss = built.loss;
     builder.set_scope("mohs");
@@ -122,6 +131,10 @@ pub fn derive(
                 reason: builder.with_graph(|graph| zeros_behind(graph, *id)),
             }
         })?;
+        let gradient = match size {
+            Some(size) => grad::loss::rescaled(gradient, size),
+            None => gradient,
+        };
         gradients.push((*id, gradient.id()));
     }
     let loss = loss.id();
