@@ -176,15 +176,15 @@ pub fn derive(
 }
 
 /// The class scores that the loss is computed from.
-struct Scores {
-    logits: ValueId,
-    batch: Dim,
-    classes: i64,
-    softmax_removed: bool,
+pub(super) struct Scores {
+    pub(super) logits: ValueId,
+    pub(super) batch: Dim,
+    pub(super) classes: i64,
+    pub(super) softmax_removed: bool,
 }
 
 impl Scores {
-    fn find(graph: &Graph, output: ValueId, keep_softmax: bool) -> Result<Self, Error> {
+    pub(super) fn find(graph: &Graph, output: ValueId, keep_softmax: bool) -> Result<Self, Error> {
         let name = graph.name(output);
         let fact = graph.fact(output).ok_or_else(|| {
             Error::Unsuitable(format!("the shape of output `{name}` depends on the data, or it is no tensor; choose another with --output"))
@@ -314,7 +314,7 @@ fn is_step(node: &crate::graph::Node) -> bool {
 }
 
 /// Names the operators with a declared zero that a value feeds, for the message that it has no gradient.
-fn zeros_behind(graph: &Graph, id: ValueId) -> String {
+pub(super) fn zeros_behind(graph: &Graph, id: ValueId) -> String {
     let mut reached = vec![false; graph.value_count()];
     reached[id.index()] = true;
     let mut zeros = Vec::new();
@@ -353,7 +353,7 @@ fn zeros_behind(graph: &Graph, id: ValueId) -> String {
 }
 
 /// Frees a name that the contract needs, where an inner value has it.
-fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
+pub(super) fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
     let Some(id) = graph.find(name) else {
         return Ok(());
     };

@@ -17,6 +17,7 @@ mod ports;
 pub mod program;
 mod runner;
 pub mod trace;
+pub mod training;
 
 pub(crate) use fuse::GraphArrays;
 pub use gradient::{GradientGraph, GradientOptions};
@@ -137,6 +138,9 @@ pub struct Model {
     straight_through: bool,
     session: SessionOptions,
     search: Arithmetic,
+    /// What was asked for, and the inputs that were chosen: the model is worked out again where it is trained.
+    options: ModelOptions,
+    ports: Ports,
 }
 
 impl Model {
