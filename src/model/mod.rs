@@ -19,6 +19,7 @@ mod runner;
 pub mod trace;
 pub mod training;
 
+pub(crate) use fuse::GraphArrays;
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
 pub use judge::{Answers, Judge, Verdict};
@@ -31,6 +32,7 @@ use crate::runtime::{self, Arithmetic, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
+pub(crate) use ports::typed;
 use ports::Ports;
 use std::path::{Path, PathBuf};
 
