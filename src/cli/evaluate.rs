@@ -148,7 +148,9 @@ pub(super) fn open_model(
         mean: given.mean,
         std: given.std,
     });
-    let opened = session::open(model, normalization, &arguments.runtime)?;
+    let opened = session::open(model, normalization, &arguments.runtime)?
+        .with_search_precision(arguments.search_precision.into())
+        .map_err(session::blame)?;
     match &model.wrt {
         Some(tensor) => {
             tracing::info!("`{tensor}` is perturbed: ε counts in its units, and it has no bounds");

@@ -153,7 +153,7 @@ impl Trial<'_> {
 }
 
 /// What the rows say when they are looked at side by side.
-pub(super) fn of_rows(rows: &[SummaryRow], classes: usize) -> Vec<Diagnostic> {
+pub(super) fn of_rows(rows: &[SummaryRow], classes: Option<usize>) -> Vec<Diagnostic> {
     let mut found = rising(rows);
     found.extend(single_step_stronger(rows));
     found.extend(guessing(rows, classes));
@@ -248,8 +248,8 @@ fn single_step_stronger(rows: &[SummaryRow]) -> Vec<Diagnostic> {
 }
 
 /// A model that is right no more often than chance does not get what it was trained on.
-fn guessing(rows: &[SummaryRow], classes: usize) -> Option<Diagnostic> {
-    let row = rows.first()?;
+fn guessing(rows: &[SummaryRow], classes: Option<usize>) -> Option<Diagnostic> {
+    let (row, classes) = (rows.first()?, classes?);
     let chance = 1.0 / classes.max(1) as f64;
     (row.clean_accuracy <= chance).then(|| Diagnostic {
         kind: DiagnosticKind::NoBetterThanChance,
@@ -323,7 +323,7 @@ mod tests {
             row("pgd", 40, 0.2, 200),
             row(WORST_CASE, 41, 0.2, 200),
         ];
-        assert!(of_rows(&rows, 10).is_empty());
+        assert!(of_rows(&rows, Some(10)).is_empty());
     }
 
     #[test]
@@ -385,7 +385,7 @@ mod tests {
             row("pgd", 40, 0.3, 350),
             row("pgd", 40, 0.4, 400),
         ];
-        let found = of_rows(&rows, 10);
+        let found = of_rows(&rows, Some(10));
         assert_eq!(
             kinds(&found),
             [("rises-with-epsilon", vec![0.3, 0.4], true)],
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn one_step_that_does_better_than_many_is_found() {
-        let found = of_rows(&[row("fgsm", 1, 0.1, 300), row("pgd", 40, 0.1, 320)], 10);
+        let found = of_rows(&[row("fgsm", 1, 0.1, 300), row("pgd", 40, 0.1, 320)], Some(10));
         assert_eq!(kinds(&found), [("single-step-stronger", vec![0.1], true)]);
         assert_eq!(found[0].attack, None, "it concerns the worst case too");
     }
@@ -408,7 +408,7 @@ mod tests {
             ..row("pgd", 40, 0.1, 0)
         };
         assert_eq!(
-            kinds(&of_rows(&[guess], 10)),
+            kinds(&of_rows(&[guess], Some(10))),
             [("no-better-than-chance", vec![], false)]
         );
     }

@@ -4,7 +4,7 @@ use super::super::source::Source;
 use super::super::{Clean, Error, located};
 use super::percent;
 use crate::data::Dataset;
-use crate::model::{Judge, Model};
+use crate::model::{Answers, Judge, Model};
 use crate::outcome::{Diagnostic, DiagnosticKind};
 use crate::threat::Bounds;
 
@@ -41,9 +41,12 @@ pub(in super::super) fn run(
     if changed > 0 {
         found.push(unstable(changed, verdicts.len(), largest));
     }
-    let probabilities = model.ends_in_softmax() || {
-        let scores = judge.scores(block.points, block.data)?;
-        are_probabilities(&scores, model.classes())
+    let probabilities = match model.answers() {
+        Answers::Labels => false,
+        Answers::Probabilities { .. } => true,
+        Answers::Logits { classes } => {
+            are_probabilities(&judge.scores(block.points, block.data)?, classes)
+        }
     };
     if probabilities {
         found.push(softmax(clean, model.ends_in_softmax() && !through_softmax));
