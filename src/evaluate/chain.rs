@@ -221,7 +221,11 @@ mod tests {
         chain.count();
         chain.give_up(5);
         chain.judged(&[0.2], RIGHT);
-        assert_eq!(chain.turn(Keep::Any, 3, 1, 5), Turn::Begin, "the restart is over");
+        assert_eq!(
+            chain.turn(Keep::Any, 3, 1, 5),
+            Turn::Begin,
+            "the restart is over"
+        );
         chain.count();
         chain.judged(&[0.3], RIGHT);
         assert_eq!(chain.turn(Keep::Any, 3, 1, 1), Turn::Finished);
