@@ -40,7 +40,9 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         mean: given.mean,
         std: given.std,
     });
-    let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
+    let model = session::open(&arguments.model, normalization, &arguments.runtime)?
+        .with_search_precision(arguments.search_precision.into())
+        .map_err(session::blame)?;
     let model = match &arguments.model.wrt {
         Some(tensor) => {
             tracing::info!("`{tensor}` is perturbed: ε counts in its units, and it has no bounds");
@@ -139,8 +141,8 @@ pub(super) fn perform(
 }
 
 /// A model that is right no more often than chance does not get what it was trained on.
-fn guessing(rows: &[SummaryRow], classes: usize) -> Option<String> {
-    let row = rows.first()?;
+fn guessing(rows: &[SummaryRow], classes: Option<usize>) -> Option<String> {
+    let (row, classes) = (rows.first()?, classes?);
     #[expect(clippy::cast_precision_loss, reason = "a number of classes")]
     let chance = 1.0 / classes.max(1) as f64;
     (row.clean_accuracy <= chance).then(|| {

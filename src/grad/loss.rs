@@ -52,6 +52,40 @@ pub fn build<'g>(loss: Loss, logits: Expr<'g>, labels: Expr<'g>, classes: i64) -
     }
 }
 
+/// How far apart the distributions of two models are, for each sample.
+#[derive(Debug, Clone)]
+pub struct DivergenceExpr<'g> {
+    /// KL(p ‖ q): float32 `[n]` (float64 where the logits are).
+    pub loss: Expr<'g>,
+    /// The logits of p, with d(sum of losses)/d(logits).
+    pub from: (ValueId, Expr<'g>),
+    /// The logits of q, with d(sum of losses)/d(logits).
+    pub to: (ValueId, Expr<'g>),
+}
+
+/// Adds KL(p ‖ q) = Σ p (log p − log q) to the graph, p and q the softmax of logits `[n, classes]`.
+///
+/// d KL/d(logits of q) = q − p, and d KL/d(logits of p) = p (log p − log q − KL).
+/// Half-precision logits are brought to float32 first.
+#[must_use]
+pub fn divergence<'g>(from: Expr<'g>, to: Expr<'g>) -> DivergenceExpr<'g> {
+    let single = |logits: Expr<'g>| match logits.dtype() {
+        DType::F64 => logits,
+        _ => logits.cast(DType::F32),
+    };
+    let (from, to) = (single(from), single(to));
+    let batch = [from.shape().first().copied().unwrap_or(Dim::BATCH)];
+    let (log_p, log_q) = (from.log_softmax(1), to.log_softmax(1));
+    let (p, q) = (log_p.unary("Exp"), log_q.unary("Exp"));
+    let ratio = log_p - log_q;
+    let value = (p * ratio).sum(&[1]);
+    DivergenceExpr {
+        loss: value.reshape(&batch),
+        from: (from.id(), p * (ratio - value)),
+        to: (to.id(), q - p),
+    }
+}
+
 /// A loss that is differentiated by the rules of its own nodes.
 fn from_value(loss: Expr<'_>) -> LossExpr<'_> {
     let ones = loss.builder().full(loss.dtype(), &loss.shape(), 1.0);
@@ -59,6 +93,34 @@ fn from_value(loss: Expr<'_>) -> LossExpr<'_> {
         loss,
         seed: (loss.id(), ones),
     }
+}
+
+/// A seed whose largest element is 1 in each sample, and what it was divided by: `[n]`.
+///
+/// In float16, what is below 6·10⁻⁸ is 0, and the gradient of a confident sample with it. A sample whose seed is 0 keeps it.
+#[must_use]
+pub fn scaled<'g>((value, seed): (ValueId, Expr<'g>)) -> ((ValueId, Expr<'g>), Expr<'g>) {
+    let shape = seed.shape();
+    let batch = [shape.first().copied().unwrap_or(Dim::BATCH)];
+    let inner: Vec<usize> = (1..).take(shape.len().saturating_sub(1)).collect();
+    let magnitude = seed.unary("Abs");
+    let largest = if inner.is_empty() {
+        magnitude
+    } else {
+        magnitude.reduce("ReduceMax", &inner, true)
+    };
+    let size = largest.equal(0.0).select(1.0, largest, largest);
+    ((value, seed / size), size.reshape(&batch))
+}
+
+/// A gradient `[n, …]` brought back to the size that its seed had.
+#[must_use]
+pub fn rescaled<'g>(gradient: Expr<'g>, size: Expr<'g>) -> Expr<'g> {
+    let mut rows = vec![Dim::ONE; gradient.shape().len()];
+    if let (Some(first), Some(batch)) = (rows.first_mut(), size.shape().first()) {
+        *first = *batch;
+    }
+    gradient * size.reshape(&rows).cast_like(gradient)
 }
 
 /// log(1 + eˣ) and its derivative σ(x) = 1 / (1 + e⁻ˣ), both to full precision where they are tiny.

@@ -22,6 +22,9 @@ pub struct GradientOptions {
     pub wrt: Vec<String>,
     /// Whether a final `Softmax` is differentiated through, instead of from the logits below it.
     pub keep_softmax: bool,
+    /// Whether the gradient is brought to size 1 on its way, sample by sample, and back at its end: where it is computed in float16, that of a
+    /// confident sample would vanish.
+    pub scale_seed: bool,
 }
 
 /// A graph that gives, beside the model's own outputs, the loss of each sample and its gradient.
@@ -106,10 +109,16 @@ pub fn derive(
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
     let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
-    let found = if straight_through {
-        grad::vjp_straight_through(&builder, &[built.seed], &wrt)?
+    let (seed, size) = if options.scale_seed {
+        let (seed, size) = grad::loss::scaled(built.seed);
+        (seed, Some(size))
     } else {
-        grad::vjp(&builder, &[built.seed], &wrt)?
+        (built.seed, None)
+    };
+    let found = if straight_through {
+        grad::vjp_straight_through(&builder, &[seed], &wrt)?
+    } else {
+        grad::vjp(&builder, &[seed], &wrt)?
     };
     let loss = built.loss;
     builder.set_scope("mohs");
@@ -122,6 +131,10 @@ pub fn derive(
                 reason: builder.with_graph(|graph| zeros_behind(graph, *id)),
             }
         })?;
+        let gradient = match size {
+            Some(size) => grad::loss::rescaled(gradient, size),
+            None => gradient,
+        };
         gradients.push((*id, gradient.id()));
     }
     let loss = loss.id();
@@ -163,15 +176,15 @@ pub fn derive(
 }
 
 /// The class scores that the loss is computed from.
-struct Scores {
-    logits: ValueId,
-    batch: Dim,
-    classes: i64,
-    softmax_removed: bool,
+pub(super) struct Scores {
+    pub(super) logits: ValueId,
+    pub(super) batch: Dim,
+    pub(super) classes: i64,
+    pub(super) softmax_removed: bool,
 }
 
 impl Scores {
-    fn find(graph: &Graph, output: ValueId, keep_softmax: bool) -> Result<Self, Error> {
+    pub(super) fn find(graph: &Graph, output: ValueId, keep_softmax: bool) -> Result<Self, Error> {
         let name = graph.name(output);
         let fact = graph.fact(output).ok_or_else(|| {
             Error::Unsuitable(format!("the shape of output `{name}` depends on the data, or it is no tensor; choose another with --output"))
@@ -301,7 +314,7 @@ fn is_step(node: &crate::graph::Node) -> bool {
 }
 
 /// Names the operators with a declared zero that a value feeds, for the message that it has no gradient.
-fn zeros_behind(graph: &Graph, id: ValueId) -> String {
+pub(super) fn zeros_behind(graph: &Graph, id: ValueId) -> String {
     let mut reached = vec![false; graph.value_count()];
     reached[id.index()] = true;
     let mut zeros = Vec::new();
@@ -340,7 +353,7 @@ fn zeros_behind(graph: &Graph, id: ValueId) -> String {
 }
 
 /// Frees a name that the contract needs, where an inner value has it.
-fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
+pub(super) fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
     let Some(id) = graph.find(name) else {
         return Ok(());
     };
@@ -358,7 +371,7 @@ fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
 }
 
 /// Declares a new input with exactly this name.
-pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
+pub(crate) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
     let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
     graph.value_mut(id).fact = Some(Fact::new(dtype, shape.to_vec()));
     let info = declare(graph.name(id), dtype, shape);
@@ -367,7 +380,7 @@ pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Di
 }
 
 /// Makes a value an output with exactly this name, through an `Identity` where it is named otherwise.
-pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
+pub(crate) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
     let fact = graph.fact(value).cloned();
     let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
     let proto = crate::onnx::proto::NodeProto {
@@ -390,7 +403,7 @@ pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> Value
 }
 
 /// The declaration of a tensor; extents that follow the batch are named `N`, or left open where they are not N itself.
-pub(super) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
+pub(crate) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
     let dim = |dim: &Dim| Dimension {
         value: match dim.extent() {
             Some(extent) => Some(DimensionValue::DimValue(extent)),

@@ -2,10 +2,10 @@
 
 use super::ports::{self, Ports};
 use super::trace::{self, Run};
-use super::{Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
+use super::{Answers, Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx;
-use crate::runtime::{self, Optimization, SessionOptions};
+use crate::runtime::{Arithmetic, self, Optimization, SessionOptions};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -37,10 +37,7 @@ impl Model {
             runs,
         } = understood?;
         let output = ports::choose_output(&graph, options.output.as_deref())?;
-        let (_, classes) = graph
-            .fact(output)
-            .and_then(|fact| gradient::class_axis(&fact.shape))
-            .ok_or_else(|| Error::Internal("the chosen output has no classes".into()))?;
+        let answers = answers(&graph, output, &runs)?;
         let input = graph
             .find(&ports.input)
             .ok_or_else(|| Error::Internal("the input was lost".into()))?;
@@ -51,17 +48,51 @@ impl Model {
             input,
             output,
             sample_shape: ports.sample_shape.clone(),
-            classes: usize::try_from(classes).unwrap_or_default(),
+            answers,
+            options: options.clone(),
             batch,
             notes,
             others: ports.others().map(str::to_owned).collect(),
+            ports,
             cut: None,
             straight_through: options.straight_through,
             session: options.session.clone(),
+            search: Arithmetic::Single,
             shipped,
             graph,
         })
     }
+}
+
+/// What the chosen output says, by its shape and by what running the model gave.
+fn answers(graph: &Graph, output: ValueId, runs: &[Run]) -> Result<Answers, Error> {
+    let fact = graph
+        .fact(output)
+        .ok_or_else(|| Error::Internal("the chosen output has no shape".into()))?;
+    let Some((_, classes)) = gradient::class_axis(&fact.shape).filter(|_| fact.dtype.is_float())
+    else {
+        return Ok(Answers::Labels);
+    };
+    let classes = usize::try_from(classes).unwrap_or_default();
+    let name = graph.name(output);
+    let distributions = runs
+        .iter()
+        .filter_map(|run| run.get(name))
+        .all(|tensor| tensor.to_f64().chunks(classes.max(1)).all(is_distribution));
+    // Trees give probabilities without a softmax.
+    Ok(
+        if distributions || gradient::ends_in_softmax(graph, output) {
+            Answers::Probabilities { classes }
+        } else {
+            Answers::Logits { classes }
+        },
+    )
+}
+
+/// Whether a row of scores is a probability for each class, as far as rounding goes.
+fn is_distribution(row: &[f64]) -> bool {
+    let whole = (row.iter().sum::<f64>() - 1.0).abs() < 1e-3;
+    whole && row.iter().all(|score| (0.0..=1.001).contains(score))
 }
 
 /// A model whose shapes are known.
@@ -185,7 +216,24 @@ fn run(
     notes: &mut Vec<String>,
 ) -> Result<Understood, Error> {
     let shipped = normalized(shipped, ports, options)?;
-    let mut graph = shipped.clone();
+    let (graph, runs) = work_out(shipped.clone(), batch, ports, options, notes, |_| ())?;
+    Ok(Understood {
+        shipped,
+        graph,
+        batch,
+        runs,
+    })
+}
+
+/// Lifts, simplifies and runs a graph that is normalised; `prepare` changes it before it is simplified.
+pub(super) fn work_out(
+    mut graph: Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+    prepare: impl FnOnce(&mut Graph),
+) -> Result<(Graph, Vec<Run>), Error> {
     passes::lift(&mut graph)?;
     if options.straight_through && passes::has_quantized(&graph) {
         trace_at(&mut graph, batch, ports, options)?;
@@ -199,6 +247,7 @@ fn run(
         graph = expanded;
         notes.extend(left);
     }
+    prepare(&mut graph);
     let mut graph = simplify(&graph, options, notes)?;
     passes::count_iterations(&mut graph);
     let mut runs = trace_at(&mut graph, batch, ports, options)?;
@@ -207,12 +256,7 @@ fn run(
         passes::count_iterations(&mut graph);
         runs = trace_at(&mut graph, batch, ports, options)?;
     }
-    Ok(Understood {
-        shipped,
-        graph,
-        batch,
-        runs,
-    })
+    Ok((graph, runs))
 }
 
 /// Lets ONNX Runtime fold constants, inline functions and fuse batch normalisation, in standard operators.

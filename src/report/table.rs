@@ -262,6 +262,7 @@ pub(super) mod fixtures {
             mean_l2: if broken == 0 { f64::NAN } else { 6.1 * epsilon },
             gradient_evaluations: 40 * robust + 7 * broken,
             seconds: robust as f64 / 90.0,
+            untrustworthy: String::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::RuntimeArguments;
 use super::values::{
-    BatchSize, DataPaths, Keep, Layout, Shape, above_zero, attack, bounds, epsilon, number,
+    BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, above_zero, attack, bounds, epsilon, number,
     positive, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
@@ -143,6 +143,9 @@ pub struct EvaluateArguments {
         help_heading = "Runtime"
     )]
     pub batch_size: BatchSize,
+    /// The precision that gradients are computed in; every verdict is computed in fp32
+    #[arg(long, value_enum, default_value_t = SearchPrecision::Fp32, help_heading = "Runtime")]
+    pub search_precision: SearchPrecision,
     /// The runtime.
     #[command(flatten)]
     pub runtime: RuntimeArguments,

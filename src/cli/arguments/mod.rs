@@ -8,11 +8,12 @@ mod tests;
 mod values;
 
 use crate::loss::Loss;
+use crate::runtime::Build;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-pub use values::{BatchSize, DataPaths, Keep, Layout, Shape, ValueError};
+pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -187,9 +188,13 @@ pub struct DemoArguments {
     after_help = "Examples:
   mohs doctor
   mohs doctor --device cuda
+  mohs doctor --install openvino
   mohs doctor --onnxruntime /opt/onnxruntime/lib/libonnxruntime.so"
 )]
 pub struct DoctorArguments {
+    /// Download a build of ONNX Runtime into mohs's cache first: cpu, cuda (with CUDA's own libraries, 1.3 GB) or openvino
+    #[arg(long, value_name = "BUILD")]
+    pub install: Option<Build>,
     /// The runtime.
     #[command(flatten)]
     pub runtime: RuntimeArguments,

@@ -268,6 +268,17 @@ fn help_of_evaluate() {
 
               [default: auto]
 
+          --search-precision <SEARCH_PRECISION>
+              The precision that gradients are computed in; every verdict is
+              computed in fp32
+
+              Possible values:
+              - fp32: Single precision (on NVIDIA GPUs with TF32)
+              - bf16: bfloat16, on OpenVINO and NVIDIA GPUs
+              - fp16: float16, on NVIDIA GPUs
+
+              [default: fp32]
+
           --device <DEVICE>
               Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
 
@@ -454,6 +465,10 @@ fn help_of_doctor() {
     Usage: mohs doctor [OPTIONS]
 
     Options:
+          --install <BUILD>
+              Download a build of ONNX Runtime into mohs's cache first: cpu, cuda
+              (with CUDA's own libraries, 1.3 GB) or openvino
+
       -q, --quiet
               Say nothing on stderr but errors; show no progress bar
 
@@ -479,6 +494,7 @@ fn help_of_doctor() {
     Examples:
       mohs doctor
       mohs doctor --device cuda
+      mohs doctor --install openvino
       mohs doctor --onnxruntime /opt/onnxruntime/lib/libonnxruntime.so
     ");
 }
