@@ -10,7 +10,7 @@ mod values;
 use crate::loss::Loss;
 use crate::runtime::Build;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
+pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
