@@ -144,7 +144,7 @@ pub(super) fn open_model(
     model: &ModelArguments,
     arguments: &EvaluateArguments,
 ) -> Result<Model, Failure> {
-    let normalization = arguments.normalization().map(|given| Normalization {
+    let normalization = arguments.reading.normalization().or_bad_input()?.map(|given| Normalization {
         mean: given.mean,
         std: given.std,
     });
@@ -393,21 +393,21 @@ pub(super) fn source(arguments: &EvaluateArguments) -> Source {
     Source {
         path: arguments.data.samples.clone(),
         labels: arguments.data.labels.clone(),
-        x_key: arguments.x_key.clone(),
-        y_key: arguments.y_key.clone(),
-        label_column: arguments.label_column.clone(),
-        offset: arguments.offset,
-        limit: arguments.limit.map(std::num::NonZeroU64::get),
+        x_key: arguments.reading.x_key.clone(),
+        y_key: arguments.reading.y_key.clone(),
+        label_column: arguments.reading.label_column.clone(),
+        offset: arguments.reading.offset,
+        limit: arguments.reading.limit.map(std::num::NonZeroU64::get),
     }
 }
 
 fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
     data::Options {
         bounds: (bounds(arguments).low, bounds(arguments).high),
-        scale: arguments
+        scale: arguments.reading
             .scale
             .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
-        layout: arguments.layout.map(|layout| match layout {
+        layout: arguments.reading.layout.map(|layout| match layout {
             Layout::Nchw => data::Layout::Nchw,
             Layout::Nhwc => data::Layout::Nhwc,
         }),

@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     let before = match (baseline, earlier) {
         (None, _) => None,
         (Some(path), Some(sheet)) => {
-            let first = arguments.evaluate.offset;
+            let first = arguments.evaluate.reading.offset;
             let samples = first..first + prepared.dataset.len();
             let name = path.display().to_string();
             sheet

@@ -11,7 +11,7 @@ mod values;
 use crate::loss::Loss;
 use crate::runtime::Build;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
+pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments};
 pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
