@@ -268,8 +268,8 @@ fn guessing(rows: &[SummaryRow], classes: Option<usize>) -> Option<Diagnostic> {
             "the model is right on {} % of the samples as they are, no better than guessing among {classes} classes",
             percent(row.clean_accuracy)
         ),
-        advice: "do the labels belong to it, and have the samples the range and layout that it was trained on (--scale, --mean, --std, \
-                 --layout)?"
+        advice: "check that the labels belong to it, and that the samples have the range and layout that it was trained on (--scale, \
+                 --mean, --std, --layout)"
             .to_owned(),
         untrustworthy: false,
     })
