@@ -40,17 +40,18 @@
 //! A module may use only those above it in this list (`ARCHITECTURE.md` has the table):
 //!
 //! - values: [`tensor`], [`rng`], [`loss`], [`threat`], [`outcome`]
-//! - edges of the world and pure algorithms: [`onnx`], [`data`], [`attack`], [`report`]
+//! - edges of the world and pure algorithms: [`onnx`], [`data`], [`attack`], [`gate`], [`report`]
 //! - the graph: [`graph`]
 //! - derivatives and execution: [`grad`], [`runtime`]
 //! - the model under test: [`model`]
-//! - the job: [`evaluate`]
+//! - the jobs: [`evaluate`], [`train`]
 //! - the command: [`cli`]
 
 pub mod attack;
 pub mod cli;
 pub mod data;
 pub mod evaluate;
+pub mod gate;
 pub mod grad;
 pub mod graph;
 pub mod loss;
@@ -62,3 +63,4 @@ pub mod rng;
 pub mod runtime;
 pub mod tensor;
 pub mod threat;
+pub mod train;

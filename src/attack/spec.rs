@@ -1,6 +1,7 @@
 //! What is written about an attack once, and read by the command line, the documentation and the reports.
 
 use super::{ATTACKS, Attack, Error};
+use crate::threat::Norm;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Write as _, sync::Arc};
 use toml::{Table, Value};
@@ -130,6 +131,23 @@ impl AttackSpec {
         }
     }
 
+    /// Refuses every norm but these; `remedy` says what to do instead.
+    pub(super) fn only_norms(
+        &self,
+        norm: Norm,
+        norms: &[Norm],
+        remedy: &'static str,
+    ) -> Result<(), Error> {
+        if norms.contains(&norm) {
+            return Ok(());
+        }
+        Err(Error::Norm {
+            attack: self.name,
+            norm,
+            remedy,
+        })
+    }
+
     /// The name with every parameter that differs from its default, in the table's order.
     pub(super) fn label<P: Serialize + Default>(&self, parameters: &P) -> String {
         let (given, default) = (values(parameters), values(&P::default()));
@@ -152,7 +170,7 @@ fn values<P: Serialize>(parameters: &P) -> Table {
 }
 
 /// A value as it is written on the command line.
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::String(word) => word.clone(),
         Value::Float(number) => number.to_string(),
@@ -161,7 +179,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// `a, b and c`.
-pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
@@ -170,7 +188,7 @@ pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// A question after the known name nearest to `written`, if one is near, to stand behind it in a message.
-pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
     known
         .map(|name| (edits(written, name), name))
         .min()
@@ -179,18 +197,22 @@ pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a st
         .unwrap_or_default()
 }
 
-/// How many characters must be put in, taken out or replaced to get from one to the other (Levenshtein).
+/// How many characters must be put in, taken out, replaced or swapped with the next to get from one to the other (Damerau and Levenshtein).
 fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, &b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    for (i, a) in from.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, b) in to.iter().enumerate() {
+            let replaced = row[j] + usize::from(a != b);
+            let mut least = replaced.min(next[j] + 1).min(row[j + 1] + 1);
+            if i > 0 && j > 0 && from[i - 1] == *b && to[j - 1] == *a {
+                least = least.min(before[j - 1] + 1);
+            }
+            next.push(least);
         }
+        before = std::mem::replace(&mut row, next);
     }
     row[to.len()]
 }

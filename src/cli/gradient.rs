@@ -15,6 +15,7 @@ pub(super) fn run(arguments: &GradientArguments) -> Result<(), Failure> {
         .or_bad_input()?;
     let model = session::open(&arguments.model, None, &arguments.runtime)?;
     let options = GradientOptions {
+        scale_seed: false,
         loss: arguments.loss,
         wrt: arguments.model.wrt.iter().cloned().collect(),
         keep_softmax: arguments.model.keep_softmax,

@@ -61,6 +61,7 @@ pub(super) fn listen(verbosity: Verbosity) {
 pub(super) fn library(arguments: &RuntimeArguments) -> LibraryOptions {
     LibraryOptions {
         explicit: arguments.onnxruntime.clone(),
+        device: arguments.device.parse().unwrap_or_default(),
         ..LibraryOptions::default()
     }
 }

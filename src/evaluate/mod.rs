@@ -5,6 +5,7 @@
 //! It writes no file and draws no bar.
 
 mod chain;
+mod diagnose;
 mod engine;
 mod ledger;
 mod source;
@@ -12,8 +13,11 @@ mod source;
 use crate::attack::{self, Attack, AttackPlan};
 use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
-use crate::outcome::{Accumulator, Run, SampleOutcome, SummaryError, SummaryRow};
+use crate::outcome::{
+    Accumulator, Diagnostic, Run, SampleOutcome, SummaryError, SummaryRow, mark_untrustworthy,
+};
 use crate::threat::{Bounds, Norm, Precision};
+use diagnose::Trial;
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,19 +39,6 @@ pub enum Error {
     /// What was asked makes no sense together.
     #[error("{0}")]
     Config(String),
-    /// The gradient of a sample is not a number.
-    #[error(
-        "the gradient of sample {index} is not finite after {steps} steps of {attack}: robustness measured with it would be no robustness; \
-         look for a logarithm, a root or a division at 0 in the model"
-    )]
-    NotFinite {
-        /// The sample.
-        index: u64,
-        /// The attack.
-        attack: String,
-        /// The steps done before.
-        steps: u32,
-    },
     /// A score of a sample is not a number.
     #[error(
         "the model gives NaN for class {class} of sample {index}{}: a model that gives no number has no robustness there; \
@@ -187,8 +178,8 @@ impl Observer for () {
 pub struct Report {
     /// One row per attack and ε, and one over all attacks per ε.
     pub summary: Vec<SummaryRow>,
-    /// What makes the numbers doubtful, in sentences.
-    pub warnings: Vec<String>,
+    /// What bears on how far the numbers can be trusted.
+    pub diagnostics: Vec<Diagnostic>,
     /// What was decided, in sentences.
     pub notes: Vec<String>,
     /// Wall-clock seconds.
@@ -225,6 +216,7 @@ pub fn evaluate(
     for attack in config.attacks.attacks() {
         gradients.get(attack.as_ref())?;
     }
+    let device_notes = gradients.check_device(data, config.bounds)?;
     let mut judge = model.judge()?;
     let mut setup_seconds = start.elapsed().as_secs_f64();
     let batch_size = config
@@ -244,7 +236,7 @@ pub fn evaluate(
         .to_string_lossy()
         .into_owned();
     let mut accumulator = Accumulator::new(name, runs.collect())?;
-    let mut warnings = Vec::new();
+    let mut diagnostics = Vec::new();
     let mut progress = Progress {
         total: data.len() * config.attacks.attacks().len() as u64,
         ..Progress::default()
@@ -257,6 +249,7 @@ pub fn evaluate(
             attack: attack.as_ref(),
             clean: &clean,
             slots: batch_size,
+            most: u64::MAX,
         };
         let graph = gradients.get(attack.as_ref())?;
         let ran = engine::run(
@@ -269,24 +262,87 @@ pub fn evaluate(
         )?;
         runtime_seconds += ran.runtime_seconds;
         setup_seconds += ran.setup_seconds;
-        warnings.extend(ran.warnings);
+        let trial = Trial {
+            attack: attack.as_ref(),
+            norm: config.norm,
+            epsilons: &config.epsilons,
+            tallies: &ran.tallies,
+            samples: data.len(),
+            straight_through: model.straight_through(),
+        };
+        diagnostics.extend(trial.diagnose());
     }
-    let mut notes = gradients.notes();
+    let watched = Watched {
+        model,
+        data,
+        config,
+        clean: &clean,
+        slots: batch_size,
+    };
+    diagnostics.extend(watched.diagnose(&mut gradients, &mut judge)?);
+    let mut notes: Vec<String> = Vec::new();
+    notes.extend(model.search_note());
+    notes.extend(device_notes);
     if model.precision() != Precision::Single {
         notes.push(format!(
             "the model takes {}: samples are rounded to it, and distances count from there",
             model.input_dtype()
         ));
     }
-    let summary = accumulator.finish()?;
+    let mut summary = accumulator.finish()?;
+    diagnostics.extend(diagnose::of_rows(&summary, model.classes()));
+    mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
-        warnings,
+        diagnostics,
         notes,
         seconds: start.elapsed().as_secs_f64(),
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// What is looked at once more after the attacks.
+struct Watched<'a> {
+    model: &'a Model,
+    data: &'a Dataset,
+    config: &'a Config,
+    clean: &'a [Clean],
+    slots: usize,
+}
+
+impl Watched<'_> {
+    /// The two small runs that show what no attack shows of itself.
+    fn diagnose(
+        &self,
+        gradients: &mut Gradients<'_>,
+        judge: &mut model::Judge,
+    ) -> Result<Vec<Diagnostic>, Error> {
+        let through_softmax = gradients.pass_softmax();
+        let mut found = diagnose::probe::run(
+            judge,
+            self.model,
+            self.data,
+            self.config.bounds,
+            self.clean,
+            through_softmax,
+        )?;
+        let Some(attack) = self.config.attacks.attacks().first() else {
+            return Ok(found);
+        };
+        let gradient = gradients.get(attack.as_ref())?;
+        let job = engine::Job {
+            model: self.model,
+            data: self.data,
+            config: self.config,
+            attack: attack.as_ref(),
+            clean: self.clean,
+            slots: self.slots,
+            most: u64::MAX,
+        };
+        found.extend(diagnose::control::run(&job, attack.loss(), gradient, judge)?);
+        Ok(found)
+    }
 }
 
 /// Everything that can be refused before anything runs.
@@ -320,13 +376,15 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
             "the model has further inputs ({others}), and the data set has nothing for them"
         )));
     }
-    let classes = u32::try_from(model.classes()).unwrap_or(u32::MAX);
+    let classes = model
+        .classes()
+        .map(|classes| u32::try_from(classes).unwrap_or(u32::MAX));
     if model.is_cut() && config.bounds != Bounds::NONE {
         return Err(Error::Config(
             "an inner tensor has no bounds; perturb it with --bounds none".into(),
         ));
     }
-    data.validate(Some(classes), (config.bounds.low, config.bounds.high))?;
+    data.validate(classes, (config.bounds.low, config.bounds.high))?;
     Ok(())
 }
 
@@ -417,9 +475,10 @@ impl<'a> Gradients<'a> {
         let graph = match self.given {
             Some(given) => {
                 given.check_loss(loss)?;
-                given.clone()
+                self.model.lowered(given.clone())
             }
-            None => self.model.gradient(&model::GradientOptions {
+            None => self.model.search_gradient(&model::GradientOptions {
+                scale_seed: false,
                 loss,
                 wrt: Vec::new(),
                 keep_softmax: self.keep_softmax,
@@ -430,14 +489,27 @@ impl<'a> Gradients<'a> {
         ))
     }
 
-    fn notes(&self) -> Vec<String> {
-        let removed = self.derived.values().any(|graph| graph.softmax_removed);
-        let note = "the model ends in Softmax: gradients are taken from the logits below it (--keep-softmax keeps it)";
-        if removed {
-            vec![note.to_owned()]
-        } else {
-            Vec::new()
+    /// Holds the device to the CPU's gradients of the first samples; what was found.
+    fn check_device(&self, data: &Dataset, bounds: Bounds) -> Result<Vec<String>, Error> {
+        let mut source = Source::new(self.model, data, bounds)?;
+        let Some(block) = source.block()? else {
+            return Ok(Vec::new());
+        };
+        let mut notes = Vec::new();
+        for loss in attack::Loss::ALL {
+            if let Some(graph) = self.derived.get(&loss) {
+                let found =
+                    self.model
+                        .check_device(graph, block.points, block.data, block.labels)?;
+                notes.extend(found);
+            }
         }
+        Ok(notes)
+    }
+
+    /// Whether gradients pass through a Softmax at the model's end, if it has one.
+    fn pass_softmax(&self) -> bool {
+        !self.derived.values().any(|graph| graph.softmax_removed)
     }
 }
 

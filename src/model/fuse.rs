@@ -10,7 +10,7 @@ use crate::threat::{Bounds, Norm};
 use std::cell::RefCell;
 
 /// The graph form of [`Arrays`]: every array is a value of the graph, `[n, d]` or `[n, 1]`.
-struct GraphArrays<'g> {
+pub(crate) struct GraphArrays<'g> {
     builder: &'g Builder,
     values: RefCell<Vec<Expr<'g>>>,
     width: usize,
@@ -18,7 +18,17 @@ struct GraphArrays<'g> {
 }
 
 impl<'g> GraphArrays<'g> {
-    fn push(&self, value: Expr<'g>) -> ArrayId {
+    /// Arrays of samples of `width` elements of type `dtype`.
+    pub(crate) fn new(builder: &'g Builder, width: usize, dtype: DType) -> Self {
+        GraphArrays {
+            builder,
+            values: RefCell::new(Vec::new()),
+            width,
+            dtype,
+        }
+    }
+
+    pub(crate) fn push(&self, value: Expr<'g>) -> ArrayId {
         let mut values = self.values.borrow_mut();
         values.push(value);
         ArrayId(values.len() - 1)
@@ -29,7 +39,7 @@ impl<'g> GraphArrays<'g> {
     }
 
     /// Masks are kept as booleans, and become numbers only where arithmetic is done with them.
-    fn number(&self, id: ArrayId) -> Expr<'g> {
+    pub(crate) fn number(&self, id: ArrayId) -> Expr<'g> {
         self.get(id).cast(self.dtype)
     }
 }
@@ -46,6 +56,10 @@ impl Arrays for GraphArrays<'_> {
             Unary::Abs => "Abs",
             Unary::Sign => "Sign",
             Unary::Sqrt => "Sqrt",
+            Unary::Cos => "Cos",
+            Unary::Floor => "Floor",
+            Unary::Log => "Log",
+            Unary::Tanh => "Tanh",
         }))
     }
 
@@ -158,12 +172,11 @@ pub(super) fn fuse(
             .ok_or_else(|| Error::Internal("a value of the program has no shape".into()))
     };
     let flat = [batch, Dim::fixed(width)];
-    let arrays = GraphArrays {
-        builder: &builder,
-        values: RefCell::new(Vec::new()),
-        width: usize::try_from(width).unwrap_or_default(),
-        dtype: DType::F32,
-    };
+    let arrays = GraphArrays::new(
+        &builder,
+        usize::try_from(width).unwrap_or_default(),
+        DType::F32,
+    );
     let array = |value| Array::new(&arrays, arrays.push(value));
     let point = expr(input)?;
     let as_rows = |id| Ok::<_, Error>(array(expr(id)?.cast(DType::F32).reshape(&flat)));
@@ -181,6 +194,7 @@ pub(super) fn fuse(
         point: as_rows(input)?,
         gradient: array(gradient_rows),
         loss: array(loss.cast(DType::F32).reshape(&[batch, Dim::ONE])),
+        adversarial: array(builder.scalar(DType::F32, 0.0)),
     };
     let states: Vec<_> = states
         .into_iter()

@@ -22,6 +22,9 @@ pub struct GradientOptions {
     pub wrt: Vec<String>,
     /// Whether a final `Softmax` is differentiated through, instead of from the logits below it.
     pub keep_softmax: bool,
+    /// Whether the gradient is brought to size 1 on its way, sample by sample, and back at its end: where it is computed in float16, that of a
+    /// confident sample would vanish.
+    pub scale_seed: bool,
 }
 
 /// A graph that gives, beside the model's own outputs, the loss of each sample and its gradient.
@@ -47,18 +50,20 @@ impl GradientGraph {
     /// # Errors
     /// Where the graph says that it has another loss.
     pub fn check_loss(&self, loss: Loss) -> Result<(), Error> {
-        let entry = self
-            .graph
-            .model
-            .metadata_props
-            .iter()
-            .find(|entry| entry.key.as_deref() == Some("mohs.loss"));
-        match entry.and_then(|entry| entry.value.as_deref()) {
+        match self.metadata("mohs.loss") {
             Some(made) if made != loss.name() => Err(Error::Unsuitable(format!(
                 "the gradient graph was made for the {made} loss, and the attack asks for {loss}; give the attack loss={made}"
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// What the graph says of itself under a key such as `mohs.loss`.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let mut entries = self.graph.model.metadata_props.iter();
+        let entry = entries.find(|entry| entry.key.as_deref() == Some(key))?;
+        entry.value.as_deref()
     }
 }
 
@@ -106,10 +111,16 @@ pub fn derive(
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
     let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
-    let found = if straight_through {
-        grad::vjp_straight_through(&builder, &[built.seed], &wrt)?
+    let (seed, size) = if options.scale_seed {
+        let (seed, size) = grad::loss::scaled(built.seed);
+        (seed, Some(size))
     } else {
-        grad::vjp(&builder, &[built.seed], &wrt)?
+        (built.seed, None)
+    };
+    let found = if straight_through {
+        grad::vjp_straight_through(&builder, &[seed], &wrt)?
+    } else {
+        grad::vjp(&builder, &[seed], &wrt)?
     };
     let loss = built.loss;
     builder.set_scope("mohs");
@@ -122,6 +133,10 @@ pub fn derive(
                 reason: builder.with_graph(|graph| zeros_behind(graph, *id)),
             }
         })?;
+        let gradient = match size {
+            Some(size) => grad::loss::rescaled(gradient, size),
+            None => gradient,
+        };
         gradients.push((*id, gradient.id()));
     }
     let loss = loss.id();
@@ -358,7 +373,7 @@ pub(super) fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
 }
 
 /// Declares a new input with exactly this name.
-pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
+pub(crate) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
     let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
     graph.value_mut(id).fact = Some(Fact::new(dtype, shape.to_vec()));
     let info = declare(graph.name(id), dtype, shape);
@@ -367,7 +382,7 @@ pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Di
 }
 
 /// Makes a value an output with exactly this name, through an `Identity` where it is named otherwise.
-pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
+pub(crate) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
     let fact = graph.fact(value).cloned();
     let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
     let proto = crate::onnx::proto::NodeProto {
@@ -390,7 +405,7 @@ pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> Value
 }
 
 /// The declaration of a tensor; extents that follow the batch are named `N`, or left open where they are not N itself.
-pub(super) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
+pub(crate) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
     let dim = |dim: &Dim| Dimension {
         value: match dim.extent() {
             Some(extent) => Some(DimensionValue::DimValue(extent)),

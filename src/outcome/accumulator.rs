@@ -284,6 +284,7 @@ impl Tally {
             mean_l2: mean(self.l2, self.broken),
             gradient_evaluations: self.gradient_evaluations,
             seconds: self.seconds,
+            untrustworthy: String::new(),
         }
     }
 }

@@ -7,15 +7,25 @@
 //! renamed, removed or given another meaning needs a major version.
 
 mod accumulator;
+mod comparison;
+mod diagnostic;
 mod error;
+mod paired;
 mod sample_set;
 mod statistics;
+mod verdict;
 
 pub use crate::threat::{Epsilon, Norm};
 pub use accumulator::{Accumulator, Run, WORST_CASE};
+pub use comparison::{
+    ChangeRow, Comparison, ComparisonError, ComparisonRow, Pairing, Sheet, Side,
+};
+pub use diagnostic::{Diagnostic, DiagnosticKind, mark_untrustworthy};
 pub use error::SummaryError;
+pub use paired::Discordance;
 use serde::{Deserialize, Serialize};
 pub use statistics::{Interval, clopper_pearson};
+pub use verdict::{Check, CheckKind, Estimate, Sense, Verdict};
 
 /// One row of `samples.csv`: what one attack at one ε did to one sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +97,36 @@ pub struct SummaryRow {
     pub gradient_evaluations: u64,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// The [ids](DiagnosticKind::id) of what makes the row's robust accuracy untrustworthy, separated by spaces; empty where it can be
+    /// trusted.
+    #[serde(default)]
+    pub untrustworthy: String,
+}
+
+impl SummaryRow {
+    /// A row of nothing, to fill in.
+    #[cfg(test)]
+    pub(crate) fn blank() -> Self {
+        SummaryRow {
+            model: String::new(),
+            attack: String::new(),
+            norm: Norm::Linf,
+            epsilon: 0.1,
+            steps: 1,
+            restarts: 1,
+            samples: 0,
+            clean_accuracy: f64::NAN,
+            robust_accuracy: f64::NAN,
+            robust_accuracy_low: f64::NAN,
+            robust_accuracy_high: f64::NAN,
+            attack_success_rate: f64::NAN,
+            mean_linf: f64::NAN,
+            mean_l2: f64::NAN,
+            gradient_evaluations: 0,
+            seconds: 0.0,
+            untrustworthy: String::new(),
+        }
+    }
 }
 
 /// The rows of `summary.csv`, and ε as the user wrote it.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use super::library;
+use super::place::System;
 
 /// Loads the CUDA libraries that Python packages bring (`nvidia-cublas`, `nvidia-cudnn`, …), if the library lies beside them.
 ///
@@ -19,28 +20,25 @@ pub(super) fn preload() {
 }
 
 fn preload_for(library: &Path) {
-    // …/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1
-    let Some(packages) = library.ancestors().nth(3) else {
-        return;
-    };
-    if !library.with_file_name(provider_file()).is_file() {
+    if !library
+        .with_file_name(System::HERE.provider_file("cuda"))
+        .is_file()
+    {
         return;
     }
-    let mut libraries = cuda_libraries(&packages.join("nvidia"));
+    // …/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1, or the folder of a build in mohs's cache.
+    let folders = [1, 3].map(|level| library.ancestors().nth(level));
+    let mut libraries: Vec<_> = folders
+        .into_iter()
+        .flatten()
+        .flat_map(|folder| cuda_libraries(&folder.join("nvidia")))
+        .collect();
     // In an order in which each finds what it needs; whatever was too early is tried again.
     for _ in 0..2 {
         libraries.retain(|path| ort::util::preload_dylib(path.as_path()).is_err());
     }
     for path in libraries {
         tracing::debug!("{} does not load", path.display());
-    }
-}
-
-fn provider_file() -> &'static str {
-    if cfg!(windows) {
-        "onnxruntime_providers_cuda.dll"
-    } else {
-        "libonnxruntime_providers_cuda.so"
     }
 }
 

@@ -9,13 +9,14 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
-use ort::ep::{self, ExecutionProvider};
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
 
+use super::arithmetic::Arithmetic;
 use super::cuda;
 use super::error::{Error, chain};
 use super::library;
-use super::provide::PINNED_VERSION;
+use super::provide::{Build, PINNED_VERSION};
 use super::session::{Optimization, Session, SessionOptions};
 use super::tiny::{self, Axis};
 use super::value::Value;
@@ -91,13 +92,9 @@ impl Device {
         }
     }
 
-    /// The Python package whose ONNX Runtime has the provider.
-    fn package(self) -> &'static str {
-        match self {
-            Device::Auto | Device::Cpu => "onnxruntime",
-            Device::Cuda(_) | Device::TensorRt => "onnxruntime-gpu",
-            Device::OpenVino => "onnxruntime-openvino",
-        }
+    /// The build that has the provider.
+    fn build(self) -> Build {
+        Build::for_device(self).unwrap_or(Build::Cpu)
     }
 }
 
@@ -199,17 +196,14 @@ fn missing(device: Device, available: &[String]) -> String {
     let here = library::started().map_or_else(String::new, |library| {
         format!(" at {}", library.path.display())
     });
-    let version = match device {
-        // This package is behind the others.
-        Device::OpenVino => String::new(),
-        _ => format!("=={PINNED_VERSION}"),
-    };
+    let build = device.build();
     format!(
-        "the ONNX Runtime{here} has no {} (only {}); `pip install {}{version}` has it: name its folder onnxruntime/capi with \
-         --onnxruntime or MOHS_ONNXRUNTIME",
+        "the ONNX Runtime{here} has no {} (only {}); `mohs doctor --install {build}` provides one that has it, as does \
+         `pip install {}=={}` in the active Python environment",
         device.provider(),
         available.join(", "),
-        device.package()
+        build.package(),
+        build.version()
     )
 }
 
@@ -217,7 +211,7 @@ fn missing(device: Device, available: &[String]) -> String {
 fn advice(device: Device) -> String {
     match device {
         Device::Cuda(_) => format!(
-            "; check the driver with `nvidia-smi`; CUDA and cuDNN come with `pip install onnxruntime-gpu[cuda,cudnn]=={PINNED_VERSION}`"
+            "; check the driver with `nvidia-smi`; CUDA and cuDNN come with `mohs doctor --install cuda` and with `pip install onnxruntime-gpu[cuda,cudnn]=={PINNED_VERSION}`"
         ),
         Device::TensorRt => {
             "; check the driver with `nvidia-smi`, and that TensorRT's libraries are on the loader's path".to_owned()
@@ -258,12 +252,14 @@ pub(super) fn configure(
     builder: SessionBuilder,
     environment: &Environment,
     device: Device,
+    options: &SessionOptions,
 ) -> Result<SessionBuilder, ort::Error> {
-    // Full precision: TF32 and bfloat16, which these providers would take by default where the hardware has them, cost mantissa bits.
+    // TF32 and bfloat16, which these providers would take by default where the hardware has them, cost mantissa bits: they have to be asked for.
+    let arithmetic = options.arithmetic;
     let cuda_provider = |index: u32| {
         ep::CUDA::default()
             .with_device_id(i32::try_from(index).unwrap_or(i32::MAX))
-            .with_tf32(false)
+            .with_tf32(arithmetic != Arithmetic::Exact)
             .build()
             .error_on_failure()
     };
@@ -287,15 +283,27 @@ pub(super) fn configure(
         Device::TensorRt => builder.with_execution_providers([
             ep::TensorRT::default()
                 .with_device_id(0)
+                .with_fp16(arithmetic == Arithmetic::Half)
+                .with_bf16(arithmetic == Arithmetic::Brain)
                 .build()
                 .error_on_failure(),
             cuda_provider(0),
         ])?,
-        Device::OpenVino => builder.with_execution_providers([ep::OpenVINO::default()
-            .with_device_type("CPU")
-            .with_precision("FP32")
-            .build()
-            .error_on_failure()])?,
+        Device::OpenVino => {
+            let provider = ep::OpenVINO::default().with_device_type("CPU");
+            let provider = match options.threads {
+                Some(threads) => provider.with_num_threads(threads),
+                None => provider,
+            };
+            let provider = match arithmetic {
+                Arithmetic::Brain => provider.with_arbitrary_config(
+                    "load_config",
+                    r#"{"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}}"#,
+                ),
+                _ => provider.with_precision("FP32"),
+            };
+            builder.with_execution_providers([provider.build().error_on_failure()])?
+        }
     };
     Ok(builder)
 }
@@ -360,7 +368,7 @@ mod tests {
             }
             let error = resolve(device).expect_err("no such provider").to_string();
             assert!(error.contains(&device.to_string()), "{error}");
-            assert!(error.contains(device.package()), "{error}");
+            assert!(error.contains(device.build().package()), "{error}");
         }
     }
 }

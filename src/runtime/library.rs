@@ -7,10 +7,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
 
+use super::device::Device;
 use super::error::{Error, chain};
 use super::logging;
 use super::place::{Finding, Origin, Rejection, Searched, System};
-use super::provide;
+use super::provide::{self, Build};
 use super::search::{self, Surroundings};
 
 /// How the library is looked for.
@@ -18,6 +19,8 @@ use super::search::{self, Surroundings};
 pub struct LibraryOptions {
     /// The library, or the folder that holds it (`--onnxruntime`); counts before everything else.
     pub explicit: Option<PathBuf>,
+    /// The device that it is to run: a build for it comes before others.
+    pub device: Device,
     /// Nothing is downloaded. `MOHS_OFFLINE=1` has the same effect.
     pub offline: bool,
 }
@@ -47,7 +50,7 @@ static STARTING: Mutex<()> = Mutex::new(());
 
 /// Finds ONNX Runtime (or provides it) and starts it; later calls return what the first one found.
 ///
-/// The order: [`LibraryOptions::explicit`]; `MOHS_ONNXRUNTIME`, `ORT_DYLIB_PATH`; mohs's cache; the active Python environment
+/// The order: [`LibraryOptions::explicit`]; `MOHS_ONNXRUNTIME`, `ORT_DYLIB_PATH`; mohs's cache (the build for the device first); the active Python environment
 /// (`VIRTUAL_ENV`, `CONDA_PREFIX`, the `python3` on the `PATH`); the system's loader path (the program's folder first).
 /// Where there is none, the pinned version is downloaded into the cache with pip, unless that is forbidden.
 /// After an error, the next call looks again.
@@ -126,16 +129,41 @@ fn same_library(asked: &Path, loaded: &Path) -> bool {
     asked == loaded || (asked.is_dir() && loaded.starts_with(asked))
 }
 
-fn find(options: &LibraryOptions) -> Result<(Library, libloading::Library), Error> {
-    let cache = provide::folder();
-    let outcome = search::search(
+/// The builds in mohs's cache, in the order in which they count.
+fn builds(device: Device) -> Vec<Build> {
+    match Build::for_device(device) {
+        // A build that was installed for a faster device is there to be used; it runs on the CPU as well.
+        None => vec![Build::Cuda, Build::Cpu],
+        Some(Build::Cpu) => vec![Build::Cpu, Build::Cuda],
+        Some(build) => vec![build],
+    }
+}
+
+/// The file that a library with the device's provider has beside it.
+fn provider_file(device: Device) -> Option<String> {
+    let name = match device {
+        Device::Auto | Device::Cpu => return None,
+        Device::Cuda(_) => "cuda",
+        Device::TensorRt => "tensorrt",
+        Device::OpenVino => "openvino",
+    };
+    Some(System::HERE.provider_file(name))
+}
+
+fn look(
+    options: &LibraryOptions,
+    device: Device,
+) -> Result<search::Outcome<(libloading::Library, String)>, Error> {
+    let folders = builds(device).into_iter().filter_map(provide::folder);
+    search::search(
         &Surroundings {
             system: System::HERE,
             explicit: options.explicit.clone(),
             variables: ["MOHS_ONNXRUNTIME", "ORT_DYLIB_PATH"]
                 .map(|name| (name, std::env::var_os(name)))
                 .into(),
-            cache: cache.clone(),
+            cache: folders.collect(),
+            provider_file: provider_file(device),
             environments: ["VIRTUAL_ENV", "CONDA_PREFIX"]
                 .map(|name| (name, std::env::var_os(name)))
                 .into(),
@@ -145,7 +173,15 @@ fn find(options: &LibraryOptions) -> Result<(Library, libloading::Library), Erro
                 .and_then(|program| Some(program.parent()?.to_owned())),
         },
         &mut load,
-    )?;
+    )
+}
+
+fn find(options: &LibraryOptions) -> Result<(Library, libloading::Library), Error> {
+    let mut outcome = look(options, options.device)?;
+    if outcome.found.is_none() && provider_file(options.device).is_some() {
+        // Any library can then say what it lacks, and what to do.
+        outcome = look(options, Device::Auto)?;
+    }
     let mut searched = outcome.searched;
     if let Some((origin, path, (loaded, version))) = outcome.found {
         let library = Library {
@@ -162,7 +198,7 @@ fn find(options: &LibraryOptions) -> Result<(Library, libloading::Library), Erro
     } else if offline.is_some_and(|value| !value.is_empty() && value != "0") {
         Err("MOHS_OFFLINE is set".to_owned())
     } else {
-        provide::provide(cache.as_deref())
+        provide::provide(Build::Cpu)
     };
     let tried = provided.and_then(|path| match load(&path) {
         Ok(loaded) => Ok((path, loaded)),
@@ -320,6 +356,7 @@ mod tests {
         let other = LibraryOptions {
             explicit: Some("another/libonnxruntime.so".into()),
             offline: true,
+            ..LibraryOptions::default()
         };
         assert!(matches!(
             initialize(&other),

@@ -4,6 +4,7 @@
 //! It runs models and knows nothing of gradients or attacks.
 //! Start at [`initialize`], which finds the library or provides it, then at [`Session`]; [`doctor`] tells a user what was found.
 
+mod arithmetic;
 mod cuda;
 mod device;
 pub mod doctor;
@@ -17,10 +18,11 @@ mod session;
 mod tiny;
 mod value;
 
+pub use arithmetic::Arithmetic;
 pub use device::{Device, ParseDeviceError, providers, resolve};
 pub use error::Error;
 pub use library::{Library, LibraryOptions, initialize, version};
 pub use place::{Finding, Origin, Rejection, Searched};
-pub use provide::PINNED_VERSION;
+pub use provide::{Build, PINNED_VERSION, ParseBuildError, provide};
 pub use session::{Optimization, Port, Session, SessionOptions};
 pub use value::{Value, ValueElement};

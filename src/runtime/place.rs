@@ -50,6 +50,9 @@ pub enum Rejection {
     /// The version cannot be told.
     #[error("its version cannot be read from `{0}`")]
     UnknownVersion(String),
+    /// The library was built without the provider of the device that was asked for.
+    #[error("it has no {0} beside it")]
+    NoProvider(String),
     /// The library lacks functions that mohs calls.
     #[error("it is version {version}, and mohs needs 1.{minimum} or newer")]
     TooOld {
@@ -131,9 +134,18 @@ impl System {
     /// Whether a file of this name is ONNX Runtime or a library that it loads from its own folder.
     pub(super) fn belongs_to_library(self, name: &str) -> bool {
         match self {
-            System::Linux => name.starts_with("libonnxruntime") && name.contains(".so"),
-            System::MacOs => name.starts_with("libonnxruntime") && name.ends_with(".dylib"),
+            System::Linux => name.starts_with("lib") && name.contains(".so"),
+            System::MacOs => name.starts_with("lib") && name.ends_with(".dylib"),
             System::Windows => name.to_ascii_lowercase().ends_with(".dll"),
+        }
+    }
+
+    /// The file that holds a provider, beside the library; `name` as in `cuda`.
+    pub(super) fn provider_file(self, name: &str) -> String {
+        match self {
+            System::Linux => format!("libonnxruntime_providers_{name}.so"),
+            System::MacOs => format!("libonnxruntime_providers_{name}.dylib"),
+            System::Windows => format!("onnxruntime_providers_{name}.dll"),
         }
     }
 
@@ -160,6 +172,7 @@ mod tests {
         assert!(System::Windows.is_library("OnnxRuntime.dll"));
         assert!(!System::Windows.is_library("onnxruntime_providers_shared.dll"));
         assert!(System::Linux.belongs_to_library("libonnxruntime_providers_cuda.so"));
+        assert!(System::Linux.belongs_to_library("libopenvino.so.2541"));
         assert!(!System::Linux.belongs_to_library("onnxruntime_pybind11_state.so"));
         assert!(!System::Windows.belongs_to_library("onnxruntime_pybind11_state.pyd"));
     }

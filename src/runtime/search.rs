@@ -16,8 +16,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) explicit: Option<PathBuf>,
     /// The variables that name a library, in the order in which they count.
     pub(super) variables: Vec<(&'static str, Option<OsString>)>,
-    /// The folder of the pinned version in mohs's cache; none where the system has no cache folder.
-    pub(super) cache: Option<PathBuf>,
+    /// The folders of the pinned builds in mohs's cache, in the order in which they count; none where the system has no cache folder.
+    pub(super) cache: Vec<PathBuf>,
+    /// The file of the provider that is wanted: libraries that mohs finds itself count only with it beside them.
+    pub(super) provider_file: Option<String>,
     /// The variables that name the root of a Python environment.
     pub(super) environments: Vec<(&'static str, Option<OsString>)>,
     /// The folders in which the Python on the `PATH` looks for packages. Asked only when the search gets there: it starts a process.
@@ -42,6 +44,7 @@ pub(super) fn search<T>(
 ) -> Result<Outcome<T>, Error> {
     let mut walk = Walk {
         system: around.system,
+        provider_file: around.provider_file.as_deref(),
         load,
         searched: Vec::new(),
     };
@@ -56,6 +59,7 @@ type Found<T> = Option<(Origin, PathBuf, T)>;
 
 struct Walk<'a, T> {
     system: System,
+    provider_file: Option<&'a str>,
     load: &'a mut dyn FnMut(&Path) -> Result<T, Rejection>,
     searched: Vec<Searched>,
 }
@@ -74,13 +78,13 @@ impl<T> Walk<'_, T> {
                 None => self.note(origin, None, Finding::NotSet),
             }
         }
-        match &around.cache {
-            Some(folder) => {
-                if let Some(found) = self.folder(Origin::Cache, folder) {
-                    return Ok(Some(found));
-                }
+        for folder in &around.cache {
+            if let Some(found) = self.folder(Origin::Cache, folder) {
+                return Ok(Some(found));
             }
-            None => self.note(Origin::Cache, None, Finding::NotSet),
+        }
+        if around.cache.is_empty() {
+            self.note(Origin::Cache, None, Finding::NotSet);
         }
         for (name, value) in &around.environments {
             let origin = Origin::PythonEnvironment(name);
@@ -159,6 +163,13 @@ impl<T> Walk<'_, T> {
     }
 
     fn library(&mut self, origin: Origin, library: PathBuf) -> Found<T> {
+        if let Some(file) = self.provider_file
+            && !library.with_file_name(file).is_file()
+        {
+            let reason = Rejection::NoProvider(file.to_owned());
+            self.note(origin, Some(library), Finding::Rejected(reason));
+            return None;
+        }
         match (self.load)(&library) {
             Ok(loaded) => {
                 self.note(origin, Some(library.clone()), Finding::Chosen);
@@ -281,6 +292,7 @@ mod tests {
         folder: tempfile::TempDir,
         refused: Vec<(PathBuf, Rejection)>,
         loader_knows: bool,
+        provider_file: Option<&'static str>,
     }
 
     /// Which of the rules name a place in [`Machine::search`].
@@ -310,6 +322,7 @@ mod tests {
                 folder,
                 refused: Vec::new(),
                 loader_knows: false,
+                provider_file: None,
             }
         }
 
@@ -326,7 +339,8 @@ mod tests {
                     ("MOHS_ONNXRUNTIME", named.mohs_onnxruntime.and_then(os)),
                     ("ORT_DYLIB_PATH", named.ort_dylib_path.and_then(os)),
                 ],
-                cache: Some(self.path("cache")),
+                cache: vec![self.path("cache-gpu"), self.path("cache")],
+                provider_file: self.provider_file.map(str::to_owned),
                 environments: vec![("VIRTUAL_ENV", os("venv")), ("CONDA_PREFIX", os("conda"))],
                 python_folders: &|| vec![self.path("python/site-packages")],
                 program: None,
@@ -445,12 +459,39 @@ mod tests {
         let skipped = outcome
             .searched
             .iter()
-            .find(|place| place.origin == Origin::Cache);
+            .find(|place| matches!(place.finding, Finding::Rejected(_)));
         let skipped = skipped.expect("the cache").to_string();
         assert!(
             skipped.ends_with("skipped, it is version 1.9.0, and mohs needs 1.22 or newer"),
             "{skipped}"
         );
+    }
+
+    #[test]
+    fn a_library_without_the_provider_that_is_wanted_is_passed_over() {
+        const BUILD: &str = "cache-gpu/libonnxruntime.so.1.31.1";
+        const PROVIDER: &str = "libonnxruntime_providers_cuda.so";
+        let mut machine = Machine::with(&[CACHE, VENV]);
+        machine.provider_file = Some(PROVIDER);
+        let nothing = machine.search(&Named::default()).expect("no error");
+        assert!(nothing.found.is_none());
+        let told: Vec<_> = nothing.searched.iter().map(Searched::to_string).collect();
+        assert!(
+            told.iter().any(|place| place.contains(PROVIDER)),
+            "{told:?}"
+        );
+
+        let beside = VENV.replace("libonnxruntime.so.1.30.0", PROVIDER);
+        let mut machine = Machine::with(&[CACHE, VENV, &beside]);
+        machine.provider_file = Some(PROVIDER);
+        let (origin, _) = machine.chosen(&Named::default());
+        assert_eq!(origin, Origin::PythonEnvironment("VIRTUAL_ENV"));
+
+        let file = format!("cache-gpu/{PROVIDER}");
+        let mut machine = Machine::with(&[BUILD, &file, CACHE, VENV, &beside]);
+        machine.provider_file = Some(PROVIDER);
+        let chosen = machine.chosen(&Named::default());
+        assert_eq!(chosen, (Origin::Cache, machine.path(BUILD)));
     }
 
     #[test]
@@ -466,6 +507,7 @@ mod tests {
                 Origin::Explicit,
                 Origin::Variable("MOHS_ONNXRUNTIME"),
                 Origin::Variable("ORT_DYLIB_PATH"),
+                Origin::Cache,
                 Origin::Cache,
                 Origin::PythonEnvironment("VIRTUAL_ENV"),
                 Origin::PythonEnvironment("CONDA_PREFIX"),

@@ -3,16 +3,19 @@
 //! Attacks and devices stay text: the modules that know them read them.
 
 mod evaluate;
+mod gate;
 #[cfg(test)]
 mod tests;
 mod values;
 
 use crate::loss::Loss;
+use crate::runtime::Build;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
+pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments};
+pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-pub use values::{BatchSize, DataPaths, Keep, Layout, Shape, ValueError};
+pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -45,6 +48,21 @@ pub struct Arguments {
 #[expect(missing_docs, reason = "each variant is the command of that name")]
 pub enum Command {
     Evaluate(Box<EvaluateArguments>),
+    #[command(
+        about = "Evaluates a model and fails where it falls short of thresholds",
+        long_about = "Evaluates a model as `mohs evaluate` does and holds it against thresholds, from flags or from the nearest mohs.toml. \
+            Exits with 1 where one of them is missed, or where a number that a threshold leans on cannot be trusted.",
+        after_help = "Examples:
+  mohs gate --init
+  mohs gate
+  mohs gate model.onnx --data test.npz --epsilon 8/255 --min-robust-accuracy 0.4
+  mohs gate model.onnx --data test.npz --epsilon 2/255,8/255 \\
+      --min-robust-accuracy 2/255=0.8,8/255=0.4 --estimate bound
+  mohs gate new.onnx --data test.npz --epsilon 8/255 \\
+      --baseline old.onnx --max-drop 0.02"
+    )]
+    Gate(Box<GateArguments>),
+    Compare(CompareArguments),
     Gradient(GradientArguments),
     Inspect(InspectArguments),
     Demo(DemoArguments),
@@ -187,9 +205,13 @@ pub struct DemoArguments {
     after_help = "Examples:
   mohs doctor
   mohs doctor --device cuda
+  mohs doctor --install openvino
   mohs doctor --onnxruntime /opt/onnxruntime/lib/libonnxruntime.so"
 )]
 pub struct DoctorArguments {
+    /// Download a build of ONNX Runtime into mohs's cache first: cpu, cuda (with CUDA's own libraries, 1.3 GB) or openvino
+    #[arg(long, value_name = "BUILD")]
+    pub install: Option<Build>,
     /// The runtime.
     #[command(flatten)]
     pub runtime: RuntimeArguments,

@@ -1,6 +1,9 @@
 //! Values of single arguments, each refused with its own reason.
 
+use crate::gate::RobustThreshold;
 use crate::loss::Loss;
+use crate::outcome::Estimate;
+use crate::runtime::Arithmetic;
 use crate::threat::{Bounds, Epsilon, EpsilonError, Norm, parse_number};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -39,6 +42,23 @@ impl ValueEnum for Loss {
     }
 }
 
+impl ValueEnum for Estimate {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Estimate::Point, Estimate::Bound]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Estimate::Point => ("point", "The share that was measured"),
+            Estimate::Bound => (
+                "bound",
+                "The cautious end of its 95 % confidence interval: the lower one of an accuracy, the upper one of a drop",
+            ),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
+}
+
 /// Which points of an attack count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Keep {
@@ -47,6 +67,28 @@ pub enum Keep {
     Any,
     /// Only the last point of each restart is judged
     Last,
+}
+
+/// The precision that gradients are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SearchPrecision {
+    /// Single precision (on NVIDIA GPUs with TF32)
+    #[default]
+    Fp32,
+    /// bfloat16, on OpenVINO and NVIDIA GPUs
+    Bf16,
+    /// float16, on NVIDIA GPUs
+    Fp16,
+}
+
+impl From<SearchPrecision> for Arithmetic {
+    fn from(precision: SearchPrecision) -> Self {
+        match precision {
+            SearchPrecision::Fp32 => Arithmetic::Single,
+            SearchPrecision::Bf16 => Arithmetic::Brain,
+            SearchPrecision::Fp16 => Arithmetic::Half,
+        }
+    }
 }
 
 /// The order of axes in a data set of images.
@@ -173,6 +215,48 @@ pub(super) fn positive(text: &str) -> Result<f32, ValueError> {
     }
 }
 
+/// A share from 0 to 1, or a percentage with its sign.
+pub(super) fn share(text: &str) -> Result<f64, ValueError> {
+    let share = match text.trim().strip_suffix('%') {
+        Some(percent) => parse_number(percent)? / 100.0,
+        None => parse_number(text)?,
+    };
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err(ValueError::NotAShare)
+    }
+}
+
+/// `[[NORM:]RADIUS=]SHARE`
+pub(super) fn robust_threshold(text: &str) -> Result<RobustThreshold, ValueError> {
+    let Some((place, accuracy)) = text.rsplit_once('=') else {
+        return Ok(RobustThreshold {
+            norm: None,
+            epsilon: None,
+            accuracy: share(text)?,
+        });
+    };
+    let (norm, radius) = match place.split_once(':') {
+        Some((norm, radius)) => (Some(norm.trim().parse()?), radius),
+        None => (None, place),
+    };
+    Ok(RobustThreshold {
+        norm,
+        epsilon: Some(radius.parse()?),
+        accuracy: share(accuracy)?,
+    })
+}
+
+pub(super) fn seconds(text: &str) -> Result<f64, ValueError> {
+    let seconds = parse_number(text)?;
+    if seconds > 0.0 && seconds.is_finite() {
+        Ok(seconds)
+    } else {
+        Err(ValueError::NotPositive)
+    }
+}
+
 pub(super) fn bounds(text: &str) -> Result<Bounds, ValueError> {
     if text == "none" {
         return Ok(Bounds::NONE);
@@ -196,6 +280,12 @@ pub(super) fn bounds(text: &str) -> Result<Bounds, ValueError> {
 pub enum ValueError {
     #[error(transparent)]
     Number(#[from] crate::threat::NumberError),
+    #[error(transparent)]
+    Epsilon(#[from] EpsilonError),
+    #[error(transparent)]
+    Norm(#[from] crate::threat::UnknownNorm),
+    #[error("a share lies between 0 and 1; write 0.95 or 95% for 95 %")]
+    NotAShare,
     #[error("the number is NaN, infinite or too large for float32")]
     NotFinite,
     #[error("this must be a whole number, 0 or above")]

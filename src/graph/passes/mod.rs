@@ -4,6 +4,7 @@ mod declare;
 mod expand_contrib;
 mod free_batch;
 mod lift;
+mod lower_precision;
 mod normalize;
 mod prune;
 mod sequences;
@@ -15,6 +16,7 @@ pub use expand_contrib::{
 };
 pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
+pub use lower_precision::lower_precision;
 pub use normalize::{Normalization, normalize};
 pub use prune::prune;
 pub use sequences::resolve_sequences;

@@ -1,4 +1,4 @@
-//! `samples.csv` and `summary.csv`: written as rows come, read back to the same numbers.
+//! `samples.csv`, `summary.csv` and the tables of a comparison: written as rows come, read back to the same numbers.
 //!
 //! The columns and their order are a contract with whoever reads the files (the module [`crate::outcome`] documents each).
 //! Floats are decimals without exponent, as short as they can be while reading back to the same number; NaN is an empty field.
@@ -7,7 +7,7 @@
 mod cell;
 mod reader;
 
-use crate::outcome::{SampleOutcome, SummaryRow};
+use crate::outcome::{ChangeRow, ComparisonRow, SampleOutcome, SummaryRow};
 use cell::Cell;
 pub use reader::{ReadError, RowReader};
 use std::fmt;
@@ -23,7 +23,7 @@ pub type SamplesReader<R> = RowReader<R, SampleOutcome>;
 /// Reads `summary.csv`.
 pub type SummaryReader<R> = RowReader<R, SummaryRow>;
 
-/// A record that is a row of a file: [`SampleOutcome`] or [`SummaryRow`].
+/// A record that is a row of a file, such as [`SampleOutcome`] or [`SummaryRow`].
 pub trait Row: sealed::Cells + Sized {
     /// The names of the columns, in order.
     const COLUMNS: &'static [&'static str];
@@ -80,8 +80,15 @@ row!(SampleOutcome:
 
 row!(SummaryRow:
     model, attack, norm, epsilon, steps, restarts, samples, clean_accuracy, robust_accuracy, robust_accuracy_low,
-    robust_accuracy_high, attack_success_rate, mean_linf, mean_l2, gradient_evaluations, seconds,
+    robust_accuracy_high, attack_success_rate, mean_linf, mean_l2, gradient_evaluations, seconds, untrustworthy,
 );
+
+row!(ComparisonRow:
+    first, second, attack, norm, epsilon, samples, first_robust_accuracy, second_robust_accuracy, difference, difference_low,
+    difference_high, first_only, second_only, p_value, more_robust,
+);
+
+row!(ChangeRow: index, attack, norm, epsilon, change);
 
 /// Writes rows one by one; the header comes first, even where no row follows.
 pub struct RowWriter<W: Write, T> {
@@ -174,6 +181,7 @@ mod tests {
             mean_l2: f64::NAN,
             gradient_evaluations: 1_820,
             seconds: 2.5,
+            untrustworthy: String::new(),
         }
     }
 
@@ -203,8 +211,8 @@ mod tests {
     #[test]
     fn summaries_have_the_columns_of_the_contract() {
         insta::assert_snapshot!(written(&[summary_row()]), @r#"
-        model,attack,norm,epsilon,steps,restarts,samples,clean_accuracy,robust_accuracy,robust_accuracy_low,robust_accuracy_high,attack_success_rate,mean_linf,mean_l2,gradient_evaluations,seconds
-        "digits ""v2"".onnx",worst-case,l2,0.5,41,6,10,0.9,0.9,0.55498388,0.9974714,0,,,1820,2.5
+        model,attack,norm,epsilon,steps,restarts,samples,clean_accuracy,robust_accuracy,robust_accuracy_low,robust_accuracy_high,attack_success_rate,mean_linf,mean_l2,gradient_evaluations,seconds,untrustworthy
+        "digits ""v2"".onnx",worst-case,l2,0.5,41,6,10,0.9,0.9,0.55498388,0.9974714,0,,,1820,2.5,
         "#);
     }
 
@@ -276,7 +284,7 @@ mod tests {
             message::<SummaryRow>(&good.replace("steps,restarts", "steps,restarts,steps")),
             message::<SummaryRow>(&good.replacen(",l2,", ",l7,", 1)),
             message::<SummaryRow>(&good.replacen(",6,", ",-6,", 1)),
-            message::<SummaryRow>(good.trim_end().trim_end_matches(",2.5")),
+            message::<SummaryRow>(good.trim_end().trim_end_matches(',')),
             message::<SampleOutcome>(&written(&[outcome()]).replace("false", "no")),
         ];
         insta::assert_snapshot!(messages.join("\n"), @"
@@ -286,7 +294,7 @@ mod tests {
         old/summary.csv: the header has the column `steps` twice
         old/summary.csv, line 2, column `norm`: `l7` is not one of linf, l2, l1
         old/summary.csv, line 2, column `restarts`: `-6` is not a whole number below 2^32
-        old/summary.csv, line 3: 15 fields where the header has 16
+        old/summary.csv, line 3: 16 fields where the header has 17
         old/summary.csv, line 2, column `robust`: `no` is not true or false
         ");
     }
