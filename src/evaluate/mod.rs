@@ -374,7 +374,12 @@ impl Watched<'_> {
             slots: self.slots,
             most: u64::MAX,
         };
-        found.extend(diagnose::control::run(&job, attack.loss(), gradient, judge)?);
+        found.extend(diagnose::control::run(
+            &job,
+            attack.loss(),
+            gradient,
+            judge,
+        )?);
         Ok(found)
     }
 }
