@@ -12,11 +12,13 @@ pub mod exit;
 mod gradient;
 mod inspect;
 pub mod list;
+mod live;
 mod missing;
 pub mod output;
 pub mod progress;
 mod session;
 pub mod terminal;
+mod train;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
@@ -45,6 +47,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Evaluate(arguments) => evaluate::run(arguments, verbosity),
         Command::Gradient(arguments) => gradient::run(arguments),
+        Command::Train(arguments) => train::run(arguments, verbosity),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, verbosity),
         Command::Doctor(arguments) => doctor::run(arguments),

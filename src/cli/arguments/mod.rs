@@ -5,6 +5,7 @@
 mod evaluate;
 #[cfg(test)]
 mod tests;
+mod train;
 mod values;
 
 use crate::loss::Loss;
@@ -13,6 +14,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+pub use train::{BatchNormArgument, TrainArguments};
 pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
@@ -47,6 +49,7 @@ pub struct Arguments {
 pub enum Command {
     Evaluate(Box<EvaluateArguments>),
     Gradient(GradientArguments),
+    Train(Box<TrainArguments>),
     Inspect(InspectArguments),
     Demo(DemoArguments),
     Doctor(DoctorArguments),
@@ -203,11 +206,12 @@ pub struct DoctorArguments {
 /// Lists what mohs knows.
 #[derive(Debug, Args)]
 #[command(
-    about = "Lists the attacks with their parameters, or the operators that can be differentiated",
-    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, or the ONNX operators \
-        that it can differentiate.",
+    about = "Lists the attacks, the methods of training, or the operators that can be differentiated",
+    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, the methods of training, \
+        or the ONNX operators that it can differentiate.",
     after_help = "Examples:
   mohs list attacks
+  mohs list methods
   mohs list operators"
 )]
 pub struct ListArguments {
@@ -222,6 +226,8 @@ pub struct ListArguments {
 pub enum Listed {
     /// The attacks with their parameters
     Attacks,
+    /// The methods of training with their parameters, optimizers and schedules
+    Methods,
     /// The operators that can be differentiated
     Operators,
 }
