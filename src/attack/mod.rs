@@ -7,21 +7,30 @@
 //! Start at [`AttackPlan::parse`] for the attacks that a user asked for, at [`Attack`] to write one.
 
 pub mod array;
+#[cfg(test)]
+mod boundary;
+mod ddn;
 mod error;
+mod fab;
 mod fgm;
 mod fgsm;
+mod fmn;
 pub mod geometry;
 pub mod host;
 #[cfg(test)]
 mod linear;
 mod pgd;
 mod plan;
+mod schedule;
 mod spec;
 
 pub use crate::loss::Loss;
+pub use ddn::Ddn;
 pub use error::Error;
+pub use fab::Fab;
 pub use fgm::Fgm;
 pub use fgsm::Fgsm;
+pub use fmn::Fmn;
 pub use pgd::Pgd;
 pub use plan::AttackPlan;
 pub(crate) use plan::read_value;
@@ -33,7 +42,7 @@ use array::Array;
 use std::fmt;
 
 /// Every attack, in the order in which they are listed.
-pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC];
+pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC, fab::SPEC, fmn::SPEC, ddn::SPEC];
 
 /// An attack with its parameters set: where to start, and how to get from one point to the next.
 ///
@@ -121,6 +130,8 @@ pub struct Pass<'a> {
     pub gradient: Array<'a>,
     /// The sample's loss there, `[n, 1]`.
     pub loss: Array<'a>,
+    /// Not 0 where the model misclassifies the point, `[n, 1]`.
+    pub adversarial: Array<'a>,
 }
 
 /// One array of an attack's state.

@@ -14,6 +14,10 @@ pub(super) struct Cell {
     pub(super) distances: Distances,
     pub(super) steps: u64,
     pub(super) restart: u32,
+    /// Whether a gradient was zero in every element.
+    pub(super) dead: bool,
+    /// Whether a gradient was NaN or infinite.
+    pub(super) not_finite: bool,
 }
 
 /// A sample's way through the radii and restarts of one attack.
@@ -33,6 +37,10 @@ pub(super) struct Chain {
     pub(super) step: u32,
     /// Gradient steps done at this ε.
     steps: u64,
+    /// Whether a gradient at this ε was zero in every element.
+    dead: bool,
+    /// Whether a gradient at this ε was NaN or infinite.
+    not_finite: bool,
     /// The reported point at this ε, so far: the one with the largest loss of those that were judged.
     best: Option<Cell>,
     /// The ε that are done.
@@ -62,6 +70,8 @@ impl Chain {
             restart: 0,
             step: 0,
             steps: 0,
+            dead: false,
+            not_finite: false,
             best: None,
             cells: Vec::new(),
             data: item.data.to_vec(),
@@ -72,6 +82,17 @@ impl Chain {
     pub(super) fn count(&mut self) {
         self.step += 1;
         self.steps += 1;
+    }
+
+    /// Notes that the gradient was zero in every element.
+    pub(super) fn stall(&mut self) {
+        self.dead = true;
+    }
+
+    /// Gives this restart of so many steps up: the gradient is none, and so is every step along it.
+    pub(super) fn give_up(&mut self, steps: u32) {
+        self.not_finite = true;
+        self.step = steps;
     }
 
     /// Notes a judged point; `true` where it breaks the sample.
@@ -92,6 +113,8 @@ impl Chain {
                 distances: distances(&self.clean, point),
                 steps: 0,
                 restart: self.restart,
+                dead: false,
+                not_finite: false,
             });
         }
         broken
@@ -134,10 +157,13 @@ impl Chain {
         if let Some(best) = self.best.take() {
             self.cells.push(Cell {
                 steps: self.steps,
+                dead: self.dead,
+                not_finite: self.not_finite,
                 ..best
             });
         }
         self.steps = 0;
+        (self.dead, self.not_finite) = (false, false);
     }
 }
 
@@ -183,6 +209,28 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(false, 1), (false, 0), (false, 0)]
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_gradients_is_noted_at_its_radius_alone() {
+        let mut chain = chain();
+        chain.count();
+        chain.stall();
+        chain.judged(&[0.1], RIGHT);
+        assert_eq!(chain.turn(Keep::Any, 3, 1, 1), Turn::Begin);
+        chain.count();
+        chain.give_up(5);
+        chain.judged(&[0.2], RIGHT);
+        assert_eq!(chain.turn(Keep::Any, 3, 1, 5), Turn::Begin, "the restart is over");
+        chain.count();
+        chain.judged(&[0.3], RIGHT);
+        assert_eq!(chain.turn(Keep::Any, 3, 1, 1), Turn::Finished);
+        let notes: Vec<(bool, bool)> = chain
+            .cells
+            .iter()
+            .map(|cell| (cell.dead, cell.not_finite))
+            .collect();
+        assert_eq!(notes, [(true, false), (false, true), (false, false)]);
     }
 
     #[test]

@@ -194,6 +194,7 @@ pub(super) fn fuse(
         point: as_rows(input)?,
         gradient: array(gradient_rows),
         loss: array(loss.cast(DType::F32).reshape(&[batch, Dim::ONE])),
+        adversarial: array(builder.scalar(DType::F32, 0.0)),
     };
     let states: Vec<_> = states
         .into_iter()

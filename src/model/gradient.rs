@@ -50,18 +50,20 @@ impl GradientGraph {
     /// # Errors
     /// Where the graph says that it has another loss.
     pub fn check_loss(&self, loss: Loss) -> Result<(), Error> {
-        let entry = self
-            .graph
-            .model
-            .metadata_props
-            .iter()
-            .find(|entry| entry.key.as_deref() == Some("mohs.loss"));
-        match entry.and_then(|entry| entry.value.as_deref()) {
+        match self.metadata("mohs.loss") {
             Some(made) if made != loss.name() => Err(Error::Unsuitable(format!(
                 "the gradient graph was made for the {made} loss, and the attack asks for {loss}; give the attack loss={made}"
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// What the graph says of itself under a key such as `mohs.loss`.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let mut entries = self.graph.model.metadata_props.iter();
+        let entry = entries.find(|entry| entry.key.as_deref() == Some(key))?;
+        entry.value.as_deref()
     }
 }
 

@@ -16,6 +16,7 @@ mod perturbing;
 mod ports;
 pub mod program;
 mod runner;
+pub mod slope;
 pub mod trace;
 pub mod training;
 
@@ -195,6 +196,22 @@ impl Model {
             DType::F16 => Precision::Half,
             DType::BF16 => Precision::Brain,
             _ => Precision::Single,
+        }
+    }
+
+    /// The coarsest precision that the model computes in anywhere.
+    #[must_use]
+    pub fn coarsest(&self) -> Precision {
+        let computes_in = |dtype: DType| {
+            let mut facts = self.graph.value_ids().filter_map(|id| self.graph.fact(id));
+            facts.any(|fact| fact.dtype == dtype)
+        };
+        if computes_in(DType::BF16) {
+            Precision::Brain
+        } else if computes_in(DType::F16) {
+            Precision::Half
+        } else {
+            Precision::Single
         }
     }
 

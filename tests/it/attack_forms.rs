@@ -111,6 +111,7 @@ impl MadeUp {
             point: row(&slot.point),
             gradient: row(&gradient),
             loss: row(&[0.0]),
+            adversarial: row(&[0.0]),
         };
         let next = attack.step(&context, &pass, &[]);
         arrays.value(next.point).iter().copied().collect()

@@ -21,6 +21,7 @@ mod layering;
 mod lift;
 mod onnx_nodes;
 mod operators;
+mod parameters;
 mod quantized;
 mod references;
 mod registry;

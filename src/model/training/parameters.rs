@@ -195,9 +195,9 @@ impl Search<'_> {
         }
         let on_data = node.inputs.iter().flatten().any(|id| self.data[id.index()]);
         match node.op_type() {
-            "Mul" | "Add" if !on_data => {
-                let both = [of(0), of(1)].into_iter().flatten().flatten();
-                Some(both.collect::<Vec<_>>()).filter(|both| !both.is_empty())
+            "Mul" | "Add" | "Concat" if !on_data => {
+                let all = (0..node.inputs.len()).filter_map(of).flatten();
+                Some(all.collect::<Vec<_>>()).filter(|all| !all.is_empty())
             }
             "Div" | "Sub" | "ReduceL2" | "Pow" if !on_data => of(0),
             _ => None,
