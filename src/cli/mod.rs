@@ -15,12 +15,14 @@ mod gate;
 mod gradient;
 mod inspect;
 pub mod list;
+mod live;
 mod missing;
 pub mod output;
 pub mod progress;
 mod reports;
 mod session;
 pub mod terminal;
+mod train;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
@@ -58,6 +60,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Gate(arguments) => gate::run(arguments, verbosity),
         Command::Compare(arguments) => compare::run(arguments),
         Command::Gradient(arguments) => gradient::run(arguments),
+        Command::Train(arguments) => train::run(arguments, verbosity),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, verbosity),
         Command::Doctor(arguments) => doctor::run(arguments),

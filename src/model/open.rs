@@ -216,7 +216,7 @@ fn run(
     notes: &mut Vec<String>,
 ) -> Result<Understood, Error> {
     let shipped = normalized(shipped, ports, options)?;
-    let (graph, runs) = work_out(shipped.clone(), batch, ports, options, notes, |_| ())?;
+    let (graph, runs) = work_out(shipped.clone(), batch, ports, options, notes, |_| Ok(()))?;
     Ok(Understood {
         shipped,
         graph,
@@ -232,7 +232,7 @@ pub(super) fn work_out(
     ports: &Ports,
     options: &ModelOptions,
     notes: &mut Vec<String>,
-    prepare: impl FnOnce(&mut Graph),
+    prepare: impl FnOnce(&mut Graph) -> Result<(), Error>,
 ) -> Result<(Graph, Vec<Run>), Error> {
     passes::lift(&mut graph)?;
     if options.straight_through && passes::has_quantized(&graph) {
@@ -247,7 +247,7 @@ pub(super) fn work_out(
         graph = expanded;
         notes.extend(left);
     }
-    prepare(&mut graph);
+    prepare(&mut graph)?;
     let mut graph = simplify(&graph, options, notes)?;
     passes::count_iterations(&mut graph);
     let mut runs = trace_at(&mut graph, batch, ports, options)?;

@@ -6,6 +6,7 @@ mod evaluate;
 mod gate;
 #[cfg(test)]
 mod tests;
+mod train;
 mod values;
 
 use crate::loss::Loss;
@@ -15,6 +16,7 @@ pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization,
 pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+pub use train::{BatchNormArgument, TrainArguments};
 pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
@@ -64,6 +66,7 @@ pub enum Command {
     Gate(Box<GateArguments>),
     Compare(CompareArguments),
     Gradient(GradientArguments),
+    Train(Box<TrainArguments>),
     Inspect(InspectArguments),
     Demo(DemoArguments),
     Doctor(DoctorArguments),
@@ -220,11 +223,12 @@ pub struct DoctorArguments {
 /// Lists what mohs knows.
 #[derive(Debug, Args)]
 #[command(
-    about = "Lists the attacks with their parameters, or the operators that can be differentiated",
-    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, or the ONNX operators \
-        that it can differentiate.",
+    about = "Lists the attacks, the methods of training, or the operators that can be differentiated",
+    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, the methods of training, \
+        or the ONNX operators that it can differentiate.",
     after_help = "Examples:
   mohs list attacks
+  mohs list methods
   mohs list operators"
 )]
 pub struct ListArguments {
@@ -239,6 +243,8 @@ pub struct ListArguments {
 pub enum Listed {
     /// The attacks with their parameters
     Attacks,
+    /// The methods of training with their parameters, optimizers and schedules
+    Methods,
     /// The operators that can be differentiated
     Operators,
 }
