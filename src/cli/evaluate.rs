@@ -3,6 +3,7 @@
 use super::adversarial::AdversarialWriter;
 use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, ModelArguments, Verbosity};
 use super::exit::{Blame, Failure};
+use super::minimal::Search;
 use super::missing;
 use super::output::{OutputFile, OutputFolder, commit, distinct};
 use super::progress::{Position, Progress};
@@ -26,11 +27,29 @@ const DATA: &[&str] = &[".npz", ".npy", ".csv", "ubyte", ".gz"];
 pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
     let mut prepared = Prepared::new(arguments)?;
     let files = std::mem::take(&mut prepared.files);
-    let progress = Progress::new(verbosity);
-    let evaluated = perform(&prepared.work(), files, &progress, None)?;
-    let report = evaluated.write()?;
+    let search = Search::open(arguments, files.folder())?;
+    let evaluated = if prepared.epsilons.is_empty() {
+        None
+    } else {
+        let progress = Progress::new(verbosity);
+        Some(perform(&prepared.work(), files, &progress, None)?)
+    };
+    let searched = search.map(|search| search.run(&prepared, verbosity));
+    let (found, file) = searched.transpose()?.unwrap_or_default();
+    let others: Vec<OutputFile> = file.into_iter().collect();
+    let mut text = String::new();
+    match evaluated {
+        Some(evaluated) => {
+            let report = evaluated.write_with(others)?;
+            text.push_str(&results(report, prepared.epsilons));
+        }
+        None => commit(others).or_bad_input()?,
+    }
     say_where(arguments);
-    print(&results(report, prepared.epsilons)).or_bad_input()
+    if !text.is_empty() && !found.is_empty() {
+        text.push('\n');
+    }
+    print(&(text + &found)).or_bad_input()
 }
 
 /// The table and what was noticed, for the terminal.
@@ -53,7 +72,15 @@ pub(super) fn results(report: Report, epsilons: Vec<Epsilon>) -> String {
 /// Says what was written.
 pub(super) fn say_where(arguments: &EvaluateArguments) {
     if let Some(folder) = &arguments.out {
-        tracing::info!("summary.csv and samples.csv are in {}", folder.display());
+        let mut names = Vec::new();
+        if !arguments.epsilon.is_empty() {
+            names.extend(["summary.csv", "samples.csv"]);
+        }
+        if arguments.minimal_epsilon.is_some() {
+            names.push("minimal_epsilon.csv");
+        }
+        let are = if names.len() == 1 { "is" } else { "are" };
+        tracing::info!("{} {are} in {}", names.join(" and "), folder.display());
     }
     if let Some(file) = &arguments.save_adversarial {
         tracing::info!("the adversarial examples are in {}", file.display());
@@ -144,10 +171,14 @@ pub(super) fn open_model(
     model: &ModelArguments,
     arguments: &EvaluateArguments,
 ) -> Result<Model, Failure> {
-    let normalization = arguments.reading.normalization().or_bad_input()?.map(|given| Normalization {
-        mean: given.mean,
-        std: given.std,
-    });
+    let normalization = arguments
+        .reading
+        .normalization()
+        .or_bad_input()?
+        .map(|given| Normalization {
+            mean: given.mean,
+            std: given.std,
+        });
     let opened = session::open(model, normalization, &arguments.runtime)?
         .with_search_precision(arguments.search_precision.into())
         .map_err(session::blame)?;
@@ -251,7 +282,17 @@ pub(super) struct Files {
 impl Files {
     fn open(arguments: &EvaluateArguments) -> Result<Self, Failure> {
         let mut files = match &arguments.out {
-            Some(path) => Files::in_folder(&OutputFolder::open(path).or_bad_input()?)?,
+            Some(path) => {
+                let folder = OutputFolder::open(path).or_bad_input()?;
+                if arguments.epsilon.is_empty() {
+                    Files {
+                        folder: Some(folder),
+                        ..Files::default()
+                    }
+                } else {
+                    Files::in_folder(&folder)?
+                }
+            }
             None => Files::default(),
         };
         if let Some(path) = &arguments.save_adversarial {
@@ -353,13 +394,26 @@ impl Observer for Watching<'_> {
     }
 
     fn progress(&mut self, progress: evaluate::Progress) {
+        Showing(self.progress).progress(progress);
+    }
+}
+
+/// Progress alone.
+pub(super) struct Showing<'a>(pub(super) &'a Progress);
+
+impl Observer for Showing<'_> {
+    fn outcome(&mut self, _: &SampleOutcome) -> Result<(), ObserverError> {
+        Ok(())
+    }
+
+    fn progress(&mut self, progress: evaluate::Progress) {
         let evaluate::Progress {
             done,
             total,
             broken,
             gradients,
         } = progress;
-        self.progress.update(Position {
+        self.0.update(Position {
             done,
             total,
             broken,
@@ -404,7 +458,8 @@ pub(super) fn source(arguments: &EvaluateArguments) -> Source {
 fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
     data::Options {
         bounds: (bounds(arguments).low, bounds(arguments).high),
-        scale: arguments.reading
+        scale: arguments
+            .reading
             .scale
             .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
         layout: arguments.reading.layout.map(|layout| match layout {
@@ -416,7 +471,7 @@ fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
 }
 
 /// Whose fault an error of the evaluation is.
-fn blame(error: evaluate::Error) -> Failure {
+pub(super) fn blame(error: evaluate::Error) -> Failure {
     match error {
         evaluate::Error::Model(error) => session::blame(error),
         error => Failure::bad_input(error),

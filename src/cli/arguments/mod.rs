@@ -12,12 +12,14 @@ mod values;
 use crate::loss::Loss;
 use crate::runtime::Build;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments};
+pub use evaluate::{
+    CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments,
+};
 pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use train::{BatchNormArgument, TrainArguments};
-pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
+pub use values::{BatchSize, DataPaths, Keep, Layout, Range, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
 #[derive(Debug, Parser)]

@@ -8,6 +8,7 @@ mod compare;
 mod diagnostics;
 pub(crate) mod fixtures;
 mod gate;
+mod minimal;
 mod models;
 mod results;
 
