@@ -44,7 +44,7 @@
 //! - the graph: [`graph`]
 //! - derivatives and execution: [`grad`], [`runtime`]
 //! - the model under test: [`model`]
-//! - the job: [`evaluate`]
+//! - the jobs: [`evaluate`], [`train`]
 //! - the command: [`cli`]
 
 pub mod attack;
@@ -62,3 +62,4 @@ pub mod rng;
 pub mod runtime;
 pub mod tensor;
 pub mod threat;
+pub mod train;

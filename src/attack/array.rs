@@ -19,6 +19,14 @@ pub enum Unary {
     Sign,
     /// √a
     Sqrt,
+    /// cos a
+    Cos,
+    /// ⌊a⌋
+    Floor,
+    /// log a
+    Log,
+    /// tanh a
+    Tanh,
 }
 
 /// An operation on each pair of elements of two arrays.
@@ -142,6 +150,30 @@ impl<'a> Array<'a> {
     #[must_use]
     pub fn sqrt(self) -> Self {
         self.unary(Unary::Sqrt)
+    }
+
+    /// cos a
+    #[must_use]
+    pub fn cos(self) -> Self {
+        self.unary(Unary::Cos)
+    }
+
+    /// ⌊a⌋
+    #[must_use]
+    pub fn floor(self) -> Self {
+        self.unary(Unary::Floor)
+    }
+
+    /// log a
+    #[must_use]
+    pub fn log(self) -> Self {
+        self.unary(Unary::Log)
+    }
+
+    /// tanh a
+    #[must_use]
+    pub fn tanh(self) -> Self {
+        self.unary(Unary::Tanh)
     }
 
     /// The smaller of each pair.

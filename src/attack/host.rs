@@ -82,6 +82,10 @@ impl Arrays for HostArrays {
             Unary::Abs => f32::abs,
             Unary::Sign => sign,
             Unary::Sqrt => f32::sqrt,
+            Unary::Cos => f32::cos,
+            Unary::Floor => f32::floor,
+            Unary::Log => f32::ln,
+            Unary::Tanh => f32::tanh,
         };
         self.push(self.get(a).mapv(function))
     }

@@ -24,6 +24,8 @@ pub use fgm::Fgm;
 pub use fgsm::Fgsm;
 pub use pgd::Pgd;
 pub use plan::AttackPlan;
+pub(crate) use plan::read_value;
+pub(crate) use spec::{did_you_mean, list, plain};
 pub use spec::{AttackSpec, Parameter, markdown};
 
 use crate::threat::Norm;

@@ -107,7 +107,7 @@ fn add_parameter(attack: &str, table: &mut Table, item: &str) -> Result<(), Erro
     clippy::same_functions_in_if_condition,
     reason = "each parses another type"
 )]
-fn read_value(word: &str) -> Value {
+pub(crate) fn read_value(word: &str) -> Value {
     if let Ok(integer) = word.parse() {
         Value::Integer(integer)
     } else if let Ok(boolean) = word.parse() {

@@ -152,7 +152,7 @@ fn values<P: Serialize>(parameters: &P) -> Table {
 }
 
 /// A value as it is written on the command line.
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::String(word) => word.clone(),
         Value::Float(number) => number.to_string(),
@@ -161,7 +161,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// `a, b and c`.
-pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
@@ -170,7 +170,7 @@ pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// A question after the known name nearest to `written`, if one is near, to stand behind it in a message.
-pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
     known
         .map(|name| (edits(written, name), name))
         .min()

@@ -1,7 +1,8 @@
 //! `mohs evaluate`: attacks a model and reports how robust it is.
 
 use super::adversarial::AdversarialWriter;
-use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, Verbosity};
+use super::arguments::{BatchSize, EvaluateArguments, Keep, Verbosity};
+use super::dataset;
 use super::exit::{Blame, Failure};
 use super::missing;
 use super::output::{OutputFile, OutputFolder, commit, distinct};
@@ -9,10 +10,9 @@ use super::progress::{Position, Progress};
 use super::session;
 use super::terminal::{print, stdout_style};
 use crate::attack::AttackPlan;
-use crate::data::{self, Dataset, Source};
+use crate::data::{self, Dataset};
 use crate::evaluate::{self, Adversarial, Config, Observer, ObserverError, Report};
-use crate::graph::passes::Normalization;
-use crate::model::{GradientGraph, Model};
+use crate::model::{GradientGraph, Model, slope};
 use crate::outcome::{SampleOutcome, Summary, SummaryRow};
 use crate::report::csv::{SamplesWriter, SummaryWriter};
 use crate::report::number::percent;
@@ -20,27 +20,22 @@ use crate::report::table;
 use crate::threat::{Bounds, Epsilon};
 use std::path::Path;
 
-/// What data sets end in, for the hint where there is none.
-const DATA: &[&str] = &[".npz", ".npy", ".csv", "ubyte", ".gz"];
-
 /// Runs the command.
 pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
     arguments.check().or_bad_input()?;
     let attacks = AttackPlan::parse(&arguments.attack.join(",")).or_bad_input()?;
     attacks.check_norm(arguments.norm).or_bad_input()?;
-    for path in std::iter::once(&arguments.data.samples).chain(&arguments.data.labels) {
-        missing::require(path, DATA)?;
-    }
+    dataset::require(&arguments.data)?;
     if let Some(path) = &arguments.gradient {
         missing::require(path, &[".onnx"])?;
     }
     let files = Files::open(arguments)?;
-    let dataset = Dataset::open(&source(arguments)).or_bad_input()?;
-    let normalization = arguments.normalization().map(|given| Normalization {
-        mean: given.mean,
-        std: given.std,
-    });
-    let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
+    let dataset =
+        Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
+    let normalization = dataset::normalization(&arguments.reading)?;
+    let model = session::open(&arguments.model, normalization, &arguments.runtime)?
+        .with_search_precision(arguments.search_precision.into())
+        .map_err(session::blame)?;
     let model = match &arguments.model.wrt {
         Some(tensor) => {
             tracing::info!("`{tensor}` is perturbed: ε counts in its units, and it has no bounds");
@@ -49,7 +44,11 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
         None => model,
     };
     let dataset = dataset
-        .prepared(&preparation(arguments, &model))
+        .prepared(&dataset::preparation(
+            &arguments.reading,
+            bounds(arguments),
+            &model,
+        ))
         .or_bad_input()?;
     for note in dataset.notes() {
         tracing::info!("{note}");
@@ -139,8 +138,8 @@ pub(super) fn perform(
 }
 
 /// A model that is right no more often than chance does not get what it was trained on.
-fn guessing(rows: &[SummaryRow], classes: usize) -> Option<String> {
-    let row = rows.first()?;
+fn guessing(rows: &[SummaryRow], classes: Option<usize>) -> Option<String> {
+    let (row, classes) = (rows.first()?, classes?);
     #[expect(clippy::cast_precision_loss, reason = "a number of classes")]
     let chance = 1.0 / classes.max(1) as f64;
     (row.clean_accuracy <= chance).then(|| {
@@ -280,7 +279,12 @@ fn open_gradient(path: &Path, model: &Model, dataset: &Dataset) -> Result<Gradie
         .samples()
         .and_then(|mut samples| samples.read_batch(CHECKED, &mut batch))
         .or_bad_input()?;
-    GradientGraph::open(path, model, &batch.pixels, &batch.labels).map_err(session::blame)
+    let samples = slope::Samples {
+        points: &batch.pixels,
+        data: &[],
+        labels: &batch.labels,
+    };
+    GradientGraph::open(path, model, &samples).map_err(session::blame)
 }
 
 /// The bounds of what is perturbed: those of the data say nothing of an inner tensor.
@@ -288,32 +292,6 @@ fn bounds(arguments: &EvaluateArguments) -> Bounds {
     match arguments.model.wrt {
         Some(_) => Bounds::NONE,
         None => arguments.bounds,
-    }
-}
-
-fn source(arguments: &EvaluateArguments) -> Source {
-    Source {
-        path: arguments.data.samples.clone(),
-        labels: arguments.data.labels.clone(),
-        x_key: arguments.x_key.clone(),
-        y_key: arguments.y_key.clone(),
-        label_column: arguments.label_column.clone(),
-        offset: arguments.offset,
-        limit: arguments.limit.map(std::num::NonZeroU64::get),
-    }
-}
-
-fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
-    data::Options {
-        bounds: (bounds(arguments).low, bounds(arguments).high),
-        scale: arguments
-            .scale
-            .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
-        layout: arguments.layout.map(|layout| match layout {
-            Layout::Nchw => data::Layout::Nchw,
-            Layout::Nhwc => data::Layout::Nhwc,
-        }),
-        input_shape: Some(model.data_shape().to_vec()),
     }
 }
 

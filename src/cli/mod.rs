@@ -4,7 +4,9 @@
 //! stderr. Start at [`arguments`]; each command has a file of its own.
 
 mod adversarial;
+mod agreement;
 pub mod arguments;
+mod dataset;
 mod demo;
 mod doctor;
 mod evaluate;
@@ -44,7 +46,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     session::listen(verbosity);
     match &arguments.command {
         Command::Evaluate(arguments) => evaluate::run(arguments, verbosity),
-        Command::Gradient(arguments) => gradient::run(arguments),
+        Command::Gradient(arguments) => gradient::run(arguments, verbosity),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, verbosity),
         Command::Doctor(arguments) => doctor::run(arguments),

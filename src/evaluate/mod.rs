@@ -225,6 +225,7 @@ pub fn evaluate(
     for attack in config.attacks.attacks() {
         gradients.get(attack.as_ref())?;
     }
+    let device_notes = gradients.check_device(data, config.bounds)?;
     let mut judge = model.judge()?;
     let mut setup_seconds = start.elapsed().as_secs_f64();
     let batch_size = config
@@ -272,6 +273,8 @@ pub fn evaluate(
         warnings.extend(ran.warnings);
     }
     let mut notes = gradients.notes();
+    notes.extend(model.search_note());
+    notes.extend(device_notes);
     if model.precision() != Precision::Single {
         notes.push(format!(
             "the model takes {}: samples are rounded to it, and distances count from there",
@@ -320,13 +323,15 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
             "the model has further inputs ({others}), and the data set has nothing for them"
         )));
     }
-    let classes = u32::try_from(model.classes()).unwrap_or(u32::MAX);
+    let classes = model
+        .classes()
+        .map(|classes| u32::try_from(classes).unwrap_or(u32::MAX));
     if model.is_cut() && config.bounds != Bounds::NONE {
         return Err(Error::Config(
             "an inner tensor has no bounds; perturb it with --bounds none".into(),
         ));
     }
-    data.validate(Some(classes), (config.bounds.low, config.bounds.high))?;
+    data.validate(classes, (config.bounds.low, config.bounds.high))?;
     Ok(())
 }
 
@@ -417,9 +422,10 @@ impl<'a> Gradients<'a> {
         let graph = match self.given {
             Some(given) => {
                 given.check_loss(loss)?;
-                given.clone()
+                self.model.lowered(given.clone())
             }
-            None => self.model.gradient(&model::GradientOptions {
+            None => self.model.search_gradient(&model::GradientOptions {
+                scale_seed: false,
                 loss,
                 wrt: Vec::new(),
                 keep_softmax: self.keep_softmax,
@@ -428,6 +434,24 @@ impl<'a> Gradients<'a> {
         Ok(Arc::clone(
             self.derived.entry(loss).or_insert(Arc::new(graph)),
         ))
+    }
+
+    /// Holds the device to the CPU's gradients of the first samples; what was found.
+    fn check_device(&self, data: &Dataset, bounds: Bounds) -> Result<Vec<String>, Error> {
+        let mut source = Source::new(self.model, data, bounds)?;
+        let Some(block) = source.block()? else {
+            return Ok(Vec::new());
+        };
+        let mut notes = Vec::new();
+        for loss in attack::Loss::ALL {
+            if let Some(graph) = self.derived.get(&loss) {
+                let found =
+                    self.model
+                        .check_device(graph, block.points, block.data, block.labels)?;
+                notes.extend(found);
+            }
+        }
+        Ok(notes)
     }
 
     fn notes(&self) -> Vec<String> {

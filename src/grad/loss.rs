@@ -61,6 +61,34 @@ fn from_value(loss: Expr<'_>) -> LossExpr<'_> {
     }
 }
 
+/// A seed whose largest element is 1 in each sample, and what it was divided by: `[n]`.
+///
+/// In float16, what is below 6·10⁻⁸ is 0, and the gradient of a confident sample with it. A sample whose seed is 0 keeps it.
+#[must_use]
+pub fn scaled<'g>((value, seed): (ValueId, Expr<'g>)) -> ((ValueId, Expr<'g>), Expr<'g>) {
+    let shape = seed.shape();
+    let batch = [shape.first().copied().unwrap_or(Dim::BATCH)];
+    let inner: Vec<usize> = (1..).take(shape.len().saturating_sub(1)).collect();
+    let magnitude = seed.unary("Abs");
+    let largest = if inner.is_empty() {
+        magnitude
+    } else {
+        magnitude.reduce("ReduceMax", &inner, true)
+    };
+    let size = largest.equal(0.0).select(1.0, largest, largest);
+    ((value, seed / size), size.reshape(&batch))
+}
+
+/// A gradient `[n, …]` brought back to the size that its seed had.
+#[must_use]
+pub fn rescaled<'g>(gradient: Expr<'g>, size: Expr<'g>) -> Expr<'g> {
+    let mut rows = vec![Dim::ONE; gradient.shape().len()];
+    if let (Some(first), Some(batch)) = (rows.first_mut(), size.shape().first()) {
+        *first = *batch;
+    }
+    gradient * size.reshape(&rows).cast_like(gradient)
+}
+
 /// log(1 + eˣ) and its derivative σ(x) = 1 / (1 + e⁻ˣ), both to full precision where they are tiny.
 ///
 /// The cross-entropy is log(1 + eˣ) of `x = log Σ over i ≠ y of e^{z_i}, minus z_y`, and its derivative by `z_y` is −σ(x).

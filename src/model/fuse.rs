@@ -46,6 +46,10 @@ impl Arrays for GraphArrays<'_> {
             Unary::Abs => "Abs",
             Unary::Sign => "Sign",
             Unary::Sqrt => "Sqrt",
+            Unary::Cos => "Cos",
+            Unary::Floor => "Floor",
+            Unary::Log => "Log",
+            Unary::Tanh => "Tanh",
         }))
     }
 

@@ -22,6 +22,9 @@ pub struct GradientOptions {
     pub wrt: Vec<String>,
     /// Whether a final `Softmax` is differentiated through, instead of from the logits below it.
     pub keep_softmax: bool,
+    /// Whether the gradient is brought to size 1 on its way, sample by sample, and back at its end: where it is computed in float16, that of a
+    /// confident sample would vanish.
+    pub scale_seed: bool,
 }
 
 /// A graph that gives, beside the model's own outputs, the loss of each sample and its gradient.
@@ -39,6 +42,8 @@ pub struct GradientGraph {
     pub gradients: Vec<(ValueId, ValueId)>,
     /// Whether the gradient was taken from the logits below a final softmax.
     pub softmax_removed: bool,
+    /// Whether the output has probabilities that come out of no softmax, so that the loss is that of their logarithms.
+    pub of_probabilities: bool,
 }
 
 impl GradientGraph {
@@ -64,6 +69,17 @@ impl GradientGraph {
     }
 }
 
+/// What else is known of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Whether gradients pass straight through rounding and quantisation.
+    pub straight_through: bool,
+    /// Whether the output has probabilities.
+    pub probabilities: bool,
+    /// The file's SHA-256.
+    pub sha256: &'a str,
+}
+
 /// Extends a traced graph by the loss on `output` and its gradient.
 ///
 /// # Errors
@@ -73,9 +89,13 @@ pub fn derive(
     input: ValueId,
     output: ValueId,
     options: &GradientOptions,
-    straight_through: bool,
-    sha256: &str,
+    source: &Source<'_>,
 ) -> Result<GradientGraph, Error> {
+    let Source {
+        straight_through,
+        probabilities,
+        sha256,
+    } = *source;
     let wrt = wanted_values(&graph, input, &options.wrt)?;
     let scores = Scores::find(&graph, output, options.keep_softmax)?;
     let least = options.loss.least_classes();
@@ -104,14 +124,32 @@ pub fn derive(
         .expr(scores.logits)
         .ok_or_else(|| Error::Unsuitable("the output has no fixed shape".into()))?;
     let logits = logits.reshape(&[scores.batch, Dim::fixed(scores.classes)]);
+    let of_probabilities = probabilities && !scores.softmax_removed && !options.keep_softmax;
+    let logits = if of_probabilities {
+        // The logits of a distribution are its logarithms, but for a constant.
+        let wide = if logits.dtype() == DType::F64 {
+            logits
+        } else {
+            logits.cast(DType::F32)
+        };
+        wide.max(f64::from(f32::MIN_POSITIVE)).unary("Log")
+    } else {
+        logits
+    };
     let labels_expr = builder
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
     let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
-    let found = if straight_through {
-        grad::vjp_straight_through(&builder, &[built.seed], &wrt)?
+    let (seed, size) = if options.scale_seed {
+        let (seed, size) = grad::loss::scaled(built.seed);
+        (seed, Some(size))
     } else {
-        grad::vjp(&builder, &[built.seed], &wrt)?
+        (built.seed, None)
+    };
+    let found = if straight_through {
+        grad::vjp_straight_through(&builder, &[seed], &wrt)?
+    } else {
+        grad::vjp(&builder, &[seed], &wrt)?
     };
     let loss = built.loss;
     builder.set_scope("mohs");
@@ -124,6 +162,10 @@ pub fn derive(
                 reason: builder.with_graph(|graph| zeros_behind(graph, *id)),
             }
         })?;
+        let gradient = match size {
+            Some(size) => grad::loss::rescaled(gradient, size),
+            None => gradient,
+        };
         gradients.push((*id, gradient.id()));
     }
     let loss = loss.id();
@@ -161,6 +203,7 @@ pub fn derive(
         loss,
         gradients,
         softmax_removed: scores.softmax_removed,
+        of_probabilities,
     })
 }
 
@@ -360,7 +403,7 @@ fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
 }
 
 /// Declares a new input with exactly this name.
-pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
+pub(crate) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Dim]) -> ValueId {
     let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
     graph.value_mut(id).fact = Some(Fact::new(dtype, shape.to_vec()));
     let info = declare(graph.name(id), dtype, shape);
@@ -369,7 +412,7 @@ pub(super) fn add_input(graph: &mut Graph, name: &str, dtype: DType, shape: &[Di
 }
 
 /// Makes a value an output with exactly this name, through an `Identity` where it is named otherwise.
-pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
+pub(crate) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> ValueId {
     let fact = graph.fact(value).cloned();
     let id = graph.add_named(name).unwrap_or_else(|| graph.fresh(name));
     let proto = crate::onnx::proto::NodeProto {
@@ -392,7 +435,7 @@ pub(super) fn add_output(graph: &mut Graph, name: &str, value: ValueId) -> Value
 }
 
 /// The declaration of a tensor; extents that follow the batch are named `N`, or left open where they are not N itself.
-pub(super) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
+pub(crate) fn declare(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
     let dim = |dim: &Dim| Dimension {
         value: match dim.extent() {
             Some(extent) => Some(DimensionValue::DimValue(extent)),

@@ -8,29 +8,63 @@ use super::runner::Runner;
 pub struct Verdict {
     /// The class with the largest score, the first of them on ties.
     pub prediction: u32,
-    /// The cross-entropy of the label, in nats.
+    /// The cross-entropy of the label, in nats; NaN where the model gives nothing but a label.
     pub loss: f64,
+}
+
+/// What the output of a model says of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// A score for each class, to be put through a softmax.
+    Logits {
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// The probability of each class.
+    Probabilities {
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// The label of the predicted class, and nothing else.
+    Labels,
+}
+
+impl Answers {
+    /// How many numbers there are for a sample.
+    #[must_use]
+    pub fn width(self) -> usize {
+        self.classes().unwrap_or(1).max(1)
+    }
+
+    /// The number of classes, where the output tells.
+    #[must_use]
+    pub fn classes(self) -> Option<usize> {
+        match self {
+            Answers::Logits { classes } | Answers::Probabilities { classes } => Some(classes),
+            Answers::Labels => None,
+        }
+    }
 }
 
 /// A forward session of the model as shipped.
 #[derive(Debug)]
 pub struct Judge {
     runner: Runner,
-    classes: usize,
-    /// Whether the scores are probabilities rather than logits.
-    probabilities: bool,
+    answers: Answers,
 }
 
 impl Judge {
-    pub(super) fn new(runner: Runner, classes: usize, probabilities: bool) -> Self {
-        Judge {
-            runner,
-            classes,
-            probabilities,
-        }
+    pub(super) fn new(runner: Runner, answers: Answers) -> Self {
+        Judge { runner, answers }
     }
 
-    /// The scores of each point, `[n, classes]`; `points` holds n samples one behind the other, and `data` the data that they come from,
+    /// What the numbers mean that [`Judge::scores`] gives.
+    #[must_use]
+    pub fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    /// The scores of each point, `[n, classes]`, or its label, `[n, 1]`; `points` holds n samples one behind the other, and `data` the data that they come from,
     /// which is looked at only where an inner tensor is perturbed.
     ///
     /// # Errors
@@ -50,14 +84,47 @@ impl Judge {
         labels: &[u32],
     ) -> Result<Vec<Verdict>, Error> {
         let scores = self.scores(points, data)?;
-        let rows = scores.chunks(self.classes.max(1)).zip(labels);
+        self.verdicts(&scores, labels)
+    }
+
+    /// The verdicts that follow from [`Judge::scores`], each with its label.
+    ///
+    /// # Errors
+    /// Where a score is not a number, or a label is no class.
+    pub fn verdicts(&self, scores: &[f32], labels: &[u32]) -> Result<Vec<Verdict>, Error> {
+        let rows = scores.chunks(self.answers.width()).zip(labels);
         rows.enumerate()
             .map(|(row, (scores, &label))| {
-                verdict(scores, label, self.probabilities)
-                    .map_err(|class| Error::NotANumber { row, class })
+                let verdict = match self.answers {
+                    Answers::Logits { .. } => verdict(scores, label, false),
+                    Answers::Probabilities { .. } => verdict(scores, label, true),
+                    Answers::Labels => return predicted(scores),
+                };
+                verdict.map_err(|class| Error::NotANumber { row, class })
             })
             .collect()
     }
+}
+
+/// The verdict of a model that gives nothing but the label of a class.
+fn predicted(row: &[f32]) -> Result<Verdict, Error> {
+    let label = row.first().copied().unwrap_or(f32::NAN);
+    // Beyond this, single precision leaves out whole numbers.
+    const MOST: f32 = 16_777_216.0;
+    if !(0.0..MOST).contains(&label) {
+        return Err(Error::Unsuitable(format!(
+            "the model gives {label} for a label, and classes are counted from 0"
+        )));
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number from 0 to 2^24"
+    )]
+    Ok(Verdict {
+        prediction: label as u32,
+        loss: f64::NAN,
+    })
 }
 
 /// The verdict from one row of scores, or the first class whose score is no number.
@@ -111,6 +178,13 @@ mod tests {
         assert!((verdict_of_logits.loss - 1000.0).abs() < 1e-9);
         let verdict_of_probabilities = verdict(&[0.75, 0.25], 1, true).unwrap();
         assert!((verdict_of_probabilities.loss - 4f64.ln()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn labels_are_classes_counted_from_zero() {
+        assert_eq!(predicted(&[3.0]).unwrap().prediction, 3);
+        assert!(predicted(&[3.0]).unwrap().loss.is_nan());
+        assert!(predicted(&[-1.0]).is_err());
     }
 
     #[test]

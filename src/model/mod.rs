@@ -5,6 +5,7 @@
 
 mod buffer;
 mod check;
+mod device_check;
 mod external;
 mod fuse;
 pub mod gradient;
@@ -20,13 +21,13 @@ pub mod trace;
 
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
-pub use judge::{Judge, Verdict};
+pub use judge::{Answers, Judge, Verdict};
 pub use perturbing::Front;
 pub use program::Program;
 
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx::{self, ModelProto};
-use crate::runtime::{self, Session, SessionOptions, Value};
+use crate::runtime::{self, Arithmetic, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
@@ -127,13 +128,14 @@ pub struct Model {
     input: ValueId,
     output: ValueId,
     sample_shape: Vec<usize>,
-    classes: usize,
+    answers: Answers,
     batch: Batch,
     notes: Vec<String>,
     others: Vec<String>,
     cut: Option<perturbing::Cut>,
     straight_through: bool,
     session: SessionOptions,
+    search: Arithmetic,
 }
 
 impl Model {
@@ -207,10 +209,16 @@ impl Model {
         }
     }
 
-    /// The number of classes.
+    /// What the output says of a sample.
     #[must_use]
-    pub fn classes(&self) -> usize {
-        self.classes
+    pub fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    /// The number of classes; `None` where the model gives nothing but the label of one.
+    #[must_use]
+    pub fn classes(&self) -> Option<usize> {
+        self.answers.classes()
     }
 
     /// How many samples a run takes.
@@ -237,6 +245,57 @@ impl Model {
         &self.session
     }
 
+    /// The same model, with gradients of attacks computed in `search`; verdicts are computed in single precision all the same.
+    ///
+    /// # Errors
+    /// Where the device does not compute in that precision.
+    pub fn with_search_precision(self, search: Arithmetic) -> Result<Self, Error> {
+        search
+            .check(self.session.device)
+            .map_err(Error::Unsuitable)?;
+        Ok(Model { search, ..self })
+    }
+
+    /// The precision that gradients of attacks are computed in.
+    #[must_use]
+    pub fn search_precision(&self) -> Arithmetic {
+        self.search
+    }
+
+    /// Derives the gradient graph that attacks follow: as [`Model::gradient`], in the precision of the search.
+    ///
+    /// # Errors
+    /// As [`Model::gradient`].
+    pub fn search_gradient(&self, options: &GradientOptions) -> Result<GradientGraph, Error> {
+        let options = GradientOptions {
+            scale_seed: self.search.in_graph(self.session.device) == Some(DType::F16),
+            ..options.clone()
+        };
+        Ok(self.lowered(self.gradient(&options)?))
+    }
+
+    /// A gradient graph in the precision of the search, where it is the graph that has to say so.
+    #[must_use]
+    pub fn lowered(&self, mut gradient: GradientGraph) -> GradientGraph {
+        if let Some(low) = self.search.in_graph(self.session.device) {
+            passes::lower_precision(&mut gradient.graph, low);
+        }
+        gradient
+    }
+
+    /// Which precision gradients and verdicts are computed in, where it is not the same.
+    #[must_use]
+    pub fn search_note(&self) -> Option<String> {
+        let low = matches!(self.search, Arithmetic::Brain | Arithmetic::Half);
+        low.then(|| {
+            format!(
+                "gradients are computed in {}, verdicts in {}",
+                self.search,
+                Arithmetic::Exact
+            )
+        })
+    }
+
     /// Derives the gradient graph.
     ///
     /// # Errors
@@ -247,8 +306,11 @@ impl Model {
             self.input,
             self.output,
             options,
-            self.straight_through,
-            &self.sha256,
+            &gradient::Source {
+                straight_through: self.straight_through,
+                probabilities: matches!(self.answers, Answers::Probabilities { .. }),
+                sha256: &self.sha256,
+            },
         )
     }
 
@@ -284,7 +346,7 @@ impl Model {
             self.batch,
             &self.session,
         )?;
-        Ok(Judge::new(runner, self.classes, self.ends_in_softmax()))
+        Ok(Judge::new(runner, self.answers))
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::ports::{self, Ports};
 use super::trace::{self, Run};
-use super::{Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
+use super::{Answers, Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx;
-use crate::runtime::{self, Optimization, SessionOptions};
+use crate::runtime::{self, Arithmetic, Optimization, SessionOptions};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -18,9 +18,11 @@ impl Model {
         let proto = onnx::read(path)?;
         let sha256 = digest(path)?;
         let mut original = Graph::from_model(proto);
+        let unwrapped = passes::unwrap_maps(&mut original);
         let ports = Ports::choose(&original, options)?;
         ports.declare(&mut original);
         let mut notes = ports.notes.clone();
+        notes.extend(unwrapped);
         // The file's own run has nothing to do with what is made of it: both go on at once.
         let (understood, file) = rayon::join(
             || understand(&original, &ports, options, &mut notes),
@@ -37,10 +39,7 @@ impl Model {
             runs,
         } = understood?;
         let output = ports::choose_output(&graph, options.output.as_deref())?;
-        let (_, classes) = graph
-            .fact(output)
-            .and_then(|fact| gradient::class_axis(&fact.shape))
-            .ok_or_else(|| Error::Internal("the chosen output has no classes".into()))?;
+        let answers = answers(&graph, output, &runs)?;
         let input = graph
             .find(&ports.input)
             .ok_or_else(|| Error::Internal("the input was lost".into()))?;
@@ -51,17 +50,49 @@ impl Model {
             input,
             output,
             sample_shape: ports.sample_shape.clone(),
-            classes: usize::try_from(classes).unwrap_or_default(),
+            answers,
             batch,
             notes,
             others: ports.others().map(str::to_owned).collect(),
             cut: None,
             straight_through: options.straight_through,
             session: options.session.clone(),
+            search: Arithmetic::Single,
             shipped,
             graph,
         })
     }
+}
+
+/// What the chosen output says, by its shape and by what running the model gave.
+fn answers(graph: &Graph, output: ValueId, runs: &[Run]) -> Result<Answers, Error> {
+    let fact = graph
+        .fact(output)
+        .ok_or_else(|| Error::Internal("the chosen output has no shape".into()))?;
+    let Some((_, classes)) = gradient::class_axis(&fact.shape).filter(|_| fact.dtype.is_float())
+    else {
+        return Ok(Answers::Labels);
+    };
+    let classes = usize::try_from(classes).unwrap_or_default();
+    let name = graph.name(output);
+    let distributions = runs
+        .iter()
+        .filter_map(|run| run.get(name))
+        .all(|tensor| tensor.to_f64().chunks(classes.max(1)).all(is_distribution));
+    // Trees give probabilities without a softmax.
+    Ok(
+        if distributions || gradient::ends_in_softmax(graph, output) {
+            Answers::Probabilities { classes }
+        } else {
+            Answers::Logits { classes }
+        },
+    )
+}
+
+/// Whether a row of scores is a probability for each class, as far as rounding goes.
+fn is_distribution(row: &[f64]) -> bool {
+    let whole = (row.iter().sum::<f64>() - 1.0).abs() < 1e-3;
+    whole && row.iter().all(|score| (0.0..=1.001).contains(score))
 }
 
 /// A model whose shapes are known.

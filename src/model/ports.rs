@@ -1,7 +1,7 @@
 //! Which input is attacked and which output is judged.
 
 use super::{Error, Feeds, ModelOptions, gradient};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Dim, Graph, ValueId};
 use crate::onnx::proto::{Dimension, DimensionValue, TensorType, TypeValue, ValueInfoProto};
 use crate::runtime::Value;
 use crate::tensor::{DType, Tensor};
@@ -283,6 +283,8 @@ fn sample_shape(info: &ValueInfoProto, given: Option<&[usize]>) -> Result<Sample
 }
 
 /// Chooses the output with the class scores, among those that running the model showed to be float `[N, classes]`.
+///
+/// Where there is none, the label of the predicted class will do, an integer `[N]`.
 pub(super) fn choose_output(graph: &Graph, asked: Option<&str>) -> Result<ValueId, Error> {
     let outputs: Vec<ValueId> = graph.outputs.iter().map(|(id, _)| *id).collect();
     let text = |id: &ValueId| match graph.fact(*id) {
@@ -303,6 +305,12 @@ pub(super) fn choose_output(graph: &Graph, asked: Option<&str>) -> Result<ValueI
             fact.dtype.is_float() && gradient::class_axis(&fact.shape).is_some()
         })
     };
+    let labels = |id: &ValueId| {
+        graph.fact(*id).is_some_and(|fact| {
+            let integer = matches!(fact.dtype, DType::I64 | DType::I32);
+            integer && fact.shape.iter().skip(1).all(|dim| *dim == Dim::ONE)
+        })
+    };
     if let Some(name) = asked {
         let id = outputs
             .iter()
@@ -313,20 +321,23 @@ pub(super) fn choose_output(graph: &Graph, asked: Option<&str>) -> Result<ValueI
                     all()
                 ))
             })?;
-        return if scores(id) {
+        return if scores(id) || labels(id) {
             Ok(*id)
         } else {
             Err(Error::Unsuitable(format!(
-                "output `{name}` has no class scores, float [N, classes] with at least 2 classes; the outputs are{}",
+                "output `{name}` has neither class scores, float [N, classes] with at least 2 classes, nor labels, int64 [N]; the outputs are{}",
                 all()
             )))
         };
     }
-    let candidates: Vec<&ValueId> = outputs.iter().filter(|id| scores(id)).collect();
+    let mut candidates: Vec<&ValueId> = outputs.iter().filter(|id| scores(id)).collect();
+    if candidates.is_empty() {
+        candidates = outputs.iter().filter(|id| labels(id)).collect();
+    }
     match candidates.as_slice() {
         [one] => Ok(**one),
         [] => Err(Error::Unsuitable(format!(
-            "no output has class scores, float [N, classes] with at least 2 classes; the outputs are{}",
+            "no output has class scores, float [N, classes] with at least 2 classes, or labels, int64 [N]; the outputs are{}",
             all()
         ))),
         _ => Err(Error::Unsuitable(format!(

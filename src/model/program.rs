@@ -126,6 +126,7 @@ impl Program {
         });
         let options = SessionOptions {
             name: Some(format!("the {} step", attack.name())),
+            arithmetic: model.search_precision(),
             ..model.session_options().clone()
         };
         let data = model.carried().cloned();

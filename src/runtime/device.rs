@@ -9,9 +9,10 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
-use ort::ep::{self, ExecutionProvider};
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
 
+use super::arithmetic::Arithmetic;
 use super::cuda;
 use super::error::{Error, chain};
 use super::library;
@@ -251,12 +252,14 @@ pub(super) fn configure(
     builder: SessionBuilder,
     environment: &Environment,
     device: Device,
+    options: &SessionOptions,
 ) -> Result<SessionBuilder, ort::Error> {
-    // Full precision: TF32 and bfloat16, which these providers would take by default where the hardware has them, cost mantissa bits.
+    // TF32 and bfloat16, which these providers would take by default where the hardware has them, cost mantissa bits: they have to be asked for.
+    let arithmetic = options.arithmetic;
     let cuda_provider = |index: u32| {
         ep::CUDA::default()
             .with_device_id(i32::try_from(index).unwrap_or(i32::MAX))
-            .with_tf32(false)
+            .with_tf32(arithmetic != Arithmetic::Exact)
             .build()
             .error_on_failure()
     };
@@ -280,15 +283,27 @@ pub(super) fn configure(
         Device::TensorRt => builder.with_execution_providers([
             ep::TensorRT::default()
                 .with_device_id(0)
+                .with_fp16(arithmetic == Arithmetic::Half)
+                .with_bf16(arithmetic == Arithmetic::Brain)
                 .build()
                 .error_on_failure(),
             cuda_provider(0),
         ])?,
-        Device::OpenVino => builder.with_execution_providers([ep::OpenVINO::default()
-            .with_device_type("CPU")
-            .with_precision("FP32")
-            .build()
-            .error_on_failure()])?,
+        Device::OpenVino => {
+            let provider = ep::OpenVINO::default().with_device_type("CPU");
+            let provider = match options.threads {
+                Some(threads) => provider.with_num_threads(threads),
+                None => provider,
+            };
+            let provider = match arithmetic {
+                Arithmetic::Brain => provider.with_arbitrary_config(
+                    "load_config",
+                    r#"{"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}}"#,
+                ),
+                _ => provider.with_precision("FP32"),
+            };
+            builder.with_execution_providers([provider.build().error_on_failure()])?
+        }
     };
     Ok(builder)
 }

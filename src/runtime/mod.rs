@@ -4,6 +4,7 @@
 //! It runs models and knows nothing of gradients or attacks.
 //! Start at [`initialize`], which finds the library or provides it, then at [`Session`]; [`doctor`] tells a user what was found.
 
+mod arithmetic;
 mod cuda;
 mod device;
 pub mod doctor;
@@ -17,6 +18,7 @@ mod session;
 mod tiny;
 mod value;
 
+pub use arithmetic::Arithmetic;
 pub use device::{Device, ParseDeviceError, providers, resolve};
 pub use error::Error;
 pub use library::{Library, LibraryOptions, initialize, version};

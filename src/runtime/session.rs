@@ -7,6 +7,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionOutputs};
 use ort::value::{Outlet, ValueType};
 
+use super::arithmetic::Arithmetic;
 use super::device::{self, Device};
 use super::error::Error;
 use super::library;
@@ -35,6 +36,8 @@ pub struct SessionOptions {
     pub device: Device,
     /// The threads within an operator; by default ONNX Runtime's choice, one per physical core.
     pub threads: Option<usize>,
+    /// What it computes in.
+    pub arithmetic: Arithmetic,
     /// How far the graph is rewritten.
     pub optimization: Optimization,
     /// A file that the rewritten graph is written to. Weights that lie in external data stay there and are named relative to the
@@ -274,7 +277,7 @@ fn configured(
             )?;
         }
     }
-    device::configure(builder, environment, device)
+    device::configure(builder, environment, device, options)
 }
 
 fn port(outlet: &Outlet) -> Port {

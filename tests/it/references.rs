@@ -1,10 +1,11 @@
 //! Gradients of exported classifiers against PyTorch's, in double precision (`tests/references/make.py` makes the files).
 
+use mohs::graph::passes::lower_precision;
 use mohs::loss::Loss;
-use mohs::model::{Batch, GradientOptions, Model, ModelOptions};
+use mohs::model::{Batch, GradientGraph, GradientOptions, Model, ModelOptions};
 use mohs::onnx::encode;
 use mohs::runtime::{Session, SessionOptions, Value};
-use mohs::tensor::Tensor;
+use mohs::tensor::{DType, Tensor};
 use ndarray::{ArrayD, Axis, Ix1};
 use ndarray_npy::NpzReader;
 use std::fs::File;
@@ -95,10 +96,20 @@ fn run(
 ) -> Result<Vec<(String, Vec<f64>)>, mohs::model::Error> {
     let options = GradientOptions {
         loss,
-        wrt: Vec::new(),
         keep_softmax,
+        ..GradientOptions::default()
     };
     let gradient = model.gradient(&options)?;
+    Ok(outputs_of(&gradient, model, x, labels))
+}
+
+/// The outputs of a gradient graph by name, as [`run`] gives them.
+fn outputs_of(
+    gradient: &GradientGraph,
+    model: &Model,
+    x: &ArrayD<f32>,
+    labels: &[i64],
+) -> Vec<(String, Vec<f64>)> {
     let mut session =
         Session::from_bytes(&encode(&gradient.graph.to_model()), &single_thread()).unwrap();
     let size = match model.batch() {
@@ -133,7 +144,7 @@ fn run(
             all.extend(output.to_tensor().unwrap().to_f64());
         }
     }
-    Ok(joined)
+    joined
 }
 
 fn single_thread() -> SessionOptions {
@@ -210,4 +221,56 @@ fn gradients_of_exported_classifiers_are_those_of_pytorch() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+/// The search in float16, as it is written for NVIDIA GPUs: the same loss and direction up to its 11 bits, and no gradient that vanishes.
+#[test]
+fn gradients_in_half_precision_point_where_those_in_single_precision_do() {
+    crate::runtime_ready();
+    let (mut wrong, mut lowered) = (Vec::new(), 0);
+    for mut reference in Reference::all() {
+        let options = ModelOptions {
+            session: single_thread(),
+            ..ModelOptions::default()
+        };
+        let Ok(model) = Model::open(&reference.path, &options) else {
+            continue;
+        };
+        let options = GradientOptions {
+            scale_seed: true,
+            ..GradientOptions::default()
+        };
+        let Ok(mut half) = model.gradient(&options) else {
+            continue;
+        };
+        if model.input_dtype() != DType::F32 || lower_precision(&mut half.graph, DType::F16) == 0 {
+            continue;
+        }
+        lowered += 1;
+        let (x, labels) = (reference.samples(), reference.labels());
+        let outputs = outputs_of(&half, &model, &x, &labels);
+        let single = run(&model, Loss::CrossEntropy, false, &x, &labels).unwrap();
+        let (found, expected) = (find(&outputs, "grad"), find(&single, "grad"));
+        let width = found.len() / labels.len();
+        for (sample, (found, expected)) in
+            found.chunks(width).zip(expected.chunks(width)).enumerate()
+        {
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let size = (dot(found, found) * dot(expected, expected)).sqrt();
+            let cosine = if size == 0.0 {
+                1.0
+            } else {
+                dot(found, expected) / size
+            };
+            let vanished = dot(found, found) == 0.0 && dot(expected, expected) > 0.0;
+            if cosine < 0.98 || vanished {
+                wrong.push(format!(
+                    "{} sample {sample}: cosine {cosine}",
+                    reference.name
+                ));
+            }
+        }
+    }
+    assert!(lowered > 100, "only {lowered} models have heavy operators");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -5,6 +5,7 @@
 //! The exact float64 forms that verdicts rest on are in [`crate::threat`].
 //! Start at [`direction`] and [`project`]; each norm has a file of its own.
 
+pub mod hyperplane;
 mod l1;
 mod l2;
 mod linf;

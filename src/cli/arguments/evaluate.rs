@@ -2,8 +2,8 @@
 
 use super::RuntimeArguments;
 use super::values::{
-    BatchSize, DataPaths, Keep, Layout, Shape, above_zero, attack, bounds, epsilon, number,
-    positive, whole,
+    BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, above_zero, attack, bounds,
+    epsilon, number, positive, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;
@@ -183,6 +183,9 @@ pub struct EvaluateArguments {
         help_heading = "Runtime"
     )]
     pub batch_size: BatchSize,
+    /// The precision that gradients are computed in; every verdict is computed in fp32
+    #[arg(long, value_enum, default_value_t = SearchPrecision::Fp32, help_heading = "Runtime")]
+    pub search_precision: SearchPrecision,
     /// The runtime.
     #[command(flatten)]
     pub runtime: RuntimeArguments,

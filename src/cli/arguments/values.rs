@@ -1,6 +1,7 @@
 //! Values of single arguments, each refused with its own reason.
 
 use crate::loss::Loss;
+use crate::runtime::Arithmetic;
 use crate::threat::{Bounds, Epsilon, EpsilonError, Norm, parse_number};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -47,6 +48,28 @@ pub enum Keep {
     Any,
     /// Only the last point of each restart is judged
     Last,
+}
+
+/// The precision that gradients are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SearchPrecision {
+    /// Single precision (on NVIDIA GPUs with TF32)
+    #[default]
+    Fp32,
+    /// bfloat16, on OpenVINO and NVIDIA GPUs
+    Bf16,
+    /// float16, on NVIDIA GPUs
+    Fp16,
+}
+
+impl From<SearchPrecision> for Arithmetic {
+    fn from(precision: SearchPrecision) -> Self {
+        match precision {
+            SearchPrecision::Fp32 => Arithmetic::Single,
+            SearchPrecision::Bf16 => Arithmetic::Brain,
+            SearchPrecision::Fp16 => Arithmetic::Half,
+        }
+    }
 }
 
 /// The order of axes in a data set of images.

@@ -132,6 +132,7 @@ pub(super) const RULES: &[Rule] = &[
 
 // ȳ·[y > 0] of y ≥ 0. In single precision the step function is HardSigmoid(y) = max(0, min(1, αy)) with α so large that it is 1 for every
 // normal y > 0: on the CPU that and a product take two thirds of the time of a comparison and a selection, and ReLUs are everywhere.
+// A β just below 0 keeps 0 at 0 without being 0 itself: OpenVINO takes 0.5, the default, for an attribute that is 0.
 // An infinite ȳ gives NaN at y = 0 then, where a selection would give 0; an evaluation stops at either.
 fn relu<'g>(dy: Expr<'g>, y: Expr<'g>) -> Expr<'g> {
     if y.dtype() != DType::F32 {
@@ -139,7 +140,7 @@ fn relu<'g>(dy: Expr<'g>, y: Expr<'g>) -> Expr<'g> {
     }
     let slope = [
         ("alpha", Attribute::Float(3.0e38)),
-        ("beta", Attribute::Float(0.0)),
+        ("beta", Attribute::Float(-1.0e-30)),
     ];
     let fact = Fact::new(DType::F32, y.shape());
     dy * y.builder().node("HardSigmoid", &[y], &slope, fact)

@@ -4,10 +4,12 @@ mod declare;
 mod expand_contrib;
 mod free_batch;
 mod lift;
+mod lower_precision;
 mod normalize;
 mod prune;
 mod sequences;
 mod unroll;
+mod unwrap_maps;
 
 pub use declare::declare_shapes;
 pub use expand_contrib::{
@@ -15,7 +17,9 @@ pub use expand_contrib::{
 };
 pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
+pub use lower_precision::lower_precision;
 pub use normalize::{Normalization, normalize};
 pub use prune::prune;
 pub use sequences::resolve_sequences;
 pub use unroll::{count_iterations, decides_by_data, obstacle, unroll};
+pub use unwrap_maps::unwrap_maps;

@@ -100,7 +100,7 @@ fn a_device_that_is_not_there_is_an_error_and_never_the_cpu() {
         sandbox.fails(
             sandbox.mohs(&arguments),
             3,
-            &[kind, "cannot be had", "--onnxruntime"],
+            &[kind, "cannot be had", "mohs doctor --install"],
         );
     }
     let output = sandbox.mohs(&["doctor", "--device", "cuda"]).output();
