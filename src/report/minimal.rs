@@ -92,7 +92,14 @@ mod tests {
         }
         let text = render(&rows, Style::Plain);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        smallest ε that breaks a sample         10 %     25 %   median     75 %     90 %
+        ────────────────────────────────────────────────────────────────────────────────
+        fgsm ℓ∞                               0.0200   0.0800    0.180    0.280        ∞
+        …72549,restarts=100,loss=margin ℓ∞    0.0100   0.0400   0.0900    0.140    0.170
+
+        Of all samples, those that are wrong clean at 0; ∞: not broken within the range.
+        ");
         assert_eq!(render(&[], Style::Plain), "");
     }
 }

@@ -70,7 +70,7 @@ fn every_command_has_an_example_and_fits_80_columns() {
     assert_eq!(
         names,
         [
-            "evaluate", "gate", "compare", "gradient", "inspect", "demo", "doctor", "list"
+            "evaluate", "gate", "compare", "gradient", "train", "inspect", "demo", "doctor", "list"
         ]
     );
     for name in names {
@@ -99,12 +99,14 @@ fn help_of_mohs() {
       gate      Evaluates a model and fails where it falls short of thresholds
       compare   Compares two reports sample by sample: which model is more robust?
       gradient  Derives the gradient graph of a model and writes it as ONNX
+      train     Trains a model to withstand perturbations, and writes it with new
+                weights
       inspect   Shows a model's inputs, outputs and operators, and whether it can be
                 differentiated
       demo      Attacks two small models and shows their robustness side by side
       doctor    Shows which ONNX Runtime and which devices are used, and why
-      list      Lists the attacks with their parameters, or the operators that can
-                be differentiated
+      list      Lists the attacks, the methods of training, or the operators that
+                can be differentiated
       help      Print this message or the help of the given subcommand(s)
 
     Options:
@@ -137,7 +139,7 @@ fn help_of_evaluate() {
     with exact gradients derived from the model itself. Shows a summary table; with
     --out, also writes summary.csv and samples.csv.
 
-    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> --epsilon <RADII> <MODEL>
+    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> <MODEL>
 
     Arguments:
       <MODEL>
@@ -235,6 +237,10 @@ fn help_of_evaluate() {
           --epsilon <RADII>
               The radii, as fractions or decimals in the units of the data:
               2/255,0.03
+
+          --minimal-epsilon <LOW,HIGH>
+              Look for the smallest radius that breaks each sample, between these
+              two, and show its quantiles
 
           --bounds <LOW,HIGH>
               The smallest and the largest valid value of the data, or none
@@ -507,7 +513,8 @@ fn help_of_doctor() {
 fn help_of_list() {
     insta::assert_snapshot!(help_of("list"), @"
     Lists what this version of mohs knows: the attacks with their parameters and
-    defaults, or the ONNX operators that it can differentiate.
+    defaults, the methods of training, or the ONNX operators that it can
+    differentiate.
 
     Usage: mohs list [OPTIONS] <WHAT>
 
@@ -517,6 +524,8 @@ fn help_of_list() {
 
               Possible values:
               - attacks:   The attacks with their parameters
+              - methods:   The methods of training with their parameters, optimizers
+                and schedules
               - operators: The operators that can be differentiated
 
     Options:
@@ -531,6 +540,7 @@ fn help_of_list() {
 
     Examples:
       mohs list attacks
+      mohs list methods
       mohs list operators
     ");
 }
