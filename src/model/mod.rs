@@ -18,7 +18,9 @@ pub mod program;
 mod runner;
 pub mod slope;
 pub mod trace;
+pub mod training;
 
+pub(crate) use fuse::GraphArrays;
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
 pub use judge::{Answers, Judge, Verdict};
@@ -31,6 +33,7 @@ use crate::runtime::{self, Arithmetic, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
+pub(crate) use ports::typed;
 use ports::Ports;
 use std::path::{Path, PathBuf};
 
@@ -136,6 +139,9 @@ pub struct Model {
     straight_through: bool,
     session: SessionOptions,
     search: Arithmetic,
+    /// What was asked for, and the inputs that were chosen: the model is worked out again where it is trained.
+    options: ModelOptions,
+    ports: Ports,
 }
 
 impl Model {
