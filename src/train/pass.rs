@@ -345,6 +345,8 @@ impl<'a> Making<'a> {
                 point: row(rows(point))?,
                 gradient: row(rows(gradient))?,
                 loss: row(loss)?,
+                // The maximisers of training raise the loss, whatever the prediction.
+                adversarial: scalar(0.0),
             };
             let next = attack.step(&context, &pass, &[]);
             let next = arrays.number(next.point.id()).expand(&flat);
