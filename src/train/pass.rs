@@ -345,6 +345,8 @@ impl<'a> Making<'a> {
                 point: row(rows(point))?,
                 gradient: row(rows(gradient))?,
                 loss: row(loss)?,
+                // No attack that a method takes steps on asks for it.
+                adversarial: scalar(0.0),
             };
             let next = attack.step(&context, &pass, &[]);
             let next = arrays.number(next.point.id()).expand(&flat);
