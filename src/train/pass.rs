@@ -345,7 +345,7 @@ impl<'a> Making<'a> {
                 point: row(rows(point))?,
                 gradient: row(rows(gradient))?,
                 loss: row(loss)?,
-                // No attack that a method takes steps on asks for it.
+                // The maximisers of training raise the loss, whatever the prediction.
                 adversarial: scalar(0.0),
             };
             let next = attack.step(&context, &pass, &[]);
