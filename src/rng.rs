@@ -17,6 +17,8 @@ pub type Stream = rand_chacha::ChaCha8Rng;
 pub enum Purpose {
     /// The point in the ball from which an attack starts.
     RandomStart = 1,
+    /// The points that an attack without gradients asks about.
+    Queries = 2,
 }
 
 /// What a stream is keyed by.

@@ -2,38 +2,56 @@
 //!
 //! An attack is two functions, `init` and `step` ([`Attack`]): it sees no model, no session, no batch and no loop.
 //! The engine (`evaluate`) owns the loop; `model::program` fuses the step with the gradient graph.
+//! An attack that needs no gradient is a search that asks about one point after the other ([`QueryAttack`]).
 //! One file per attack; [`ATTACKS`] is the table that the command line, the documentation and the reports read.
 //! What attacks have in common (directions, projections) is in [`geometry`].
 //! Start at [`AttackPlan::parse`] for the attacks that a user asked for, at [`Attack`] to write one.
 
 pub mod array;
+mod boundary;
+mod crossing;
 mod error;
 mod fgm;
 mod fgsm;
 pub mod geometry;
+mod grid;
+mod hopskipjump;
 pub mod host;
 #[cfg(test)]
 mod linear;
 mod pgd;
 mod plan;
+mod query;
 mod spec;
+mod square;
 
 pub use crate::loss::Loss;
+pub use boundary::Boundary;
 pub use error::Error;
 pub use fgm::Fgm;
 pub use fgsm::Fgsm;
+pub use hopskipjump::HopSkipJump;
 pub use pgd::Pgd;
-pub use plan::AttackPlan;
 pub(crate) use plan::read_value;
-pub(crate) use spec::{did_you_mean, list, plain};
+pub use plan::{AttackPlan, Planned};
+pub use query::{Answer, Goal, QueryAttack, Scene, Search};
 pub use spec::{AttackSpec, Parameter, markdown};
+pub(crate) use spec::{did_you_mean, list, plain};
+pub use square::Square;
 
 use crate::threat::Norm;
 use array::Array;
 use std::fmt;
 
 /// Every attack, in the order in which they are listed.
-pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC];
+pub const ATTACKS: &[AttackSpec] = &[
+    fgsm::SPEC,
+    fgm::SPEC,
+    pgd::SPEC,
+    square::SPEC,
+    hopskipjump::SPEC,
+    boundary::SPEC,
+];
 
 /// An attack with its parameters set: where to start, and how to get from one point to the next.
 ///

@@ -1,8 +1,8 @@
 //! What is written about an attack once, and read by the command line, the documentation and the reports.
 
-use super::{ATTACKS, Attack, Error};
+use super::{ATTACKS, Error, Planned};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Write as _, sync::Arc};
+use std::fmt::Write as _;
 use toml::{Table, Value};
 
 /// An attack's entry in [`ATTACKS`]. The texts are Markdown.
@@ -26,7 +26,7 @@ pub struct AttackSpec {
     ///
     /// # Errors
     /// [`Error::UnknownParameter`] and [`Error::Value`].
-    pub build: fn(Table) -> Result<Arc<dyn Attack>, Error>,
+    pub build: fn(Table) -> Result<Planned, Error>,
 }
 
 /// A parameter of an attack.

@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use super::source::Source;
 use super::{Clean, Config, Error, Keep, Observer, Progress, located};
 use crate::attack::host::HostArrays;
-use crate::attack::{Attack, Context};
+use crate::attack::{Attack, Context, Planned};
 use crate::data::Dataset;
 use crate::model::program::{Program, Start};
 use crate::model::{GradientGraph, Judge, Model};
@@ -22,13 +22,27 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// One attack on one data set.
-pub(super) struct Job<'a> {
+pub(super) struct Job<'a, A: ?Sized = dyn Attack> {
     pub(super) model: &'a Model,
     pub(super) data: &'a Dataset,
     pub(super) config: &'a Config,
-    pub(super) attack: &'a dyn Attack,
+    pub(super) attack: &'a A,
     pub(super) clean: &'a [Clean],
     pub(super) slots: usize,
+}
+
+impl<'a> Job<'a, Planned> {
+    /// The same with the attack itself.
+    pub(super) fn of<A: ?Sized>(&self, attack: &'a A) -> Job<'a, A> {
+        Job {
+            model: self.model,
+            data: self.data,
+            config: self.config,
+            attack,
+            clean: self.clean,
+            slots: self.slots,
+        }
+    }
 }
 
 /// What running a job has shown besides the outcomes.
@@ -63,7 +77,7 @@ pub(super) fn run(
         program,
         chains: Vec::new(),
         ledger: Ledger {
-            job,
+            config: job.config,
             label: &label,
             accumulator,
             progress,

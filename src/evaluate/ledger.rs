@@ -1,15 +1,14 @@
 //! What is handed on: outcomes in the order of the data, whatever the order in which samples are done.
 
 use super::chain::{Cell, Chain};
-use super::engine::Job;
-use super::{Adversarial, Clean, Error, Observer, Progress};
+use super::{Adversarial, Clean, Config, Error, Observer, Progress};
 use crate::outcome::{Accumulator, SampleOutcome};
 use crate::threat::Distances;
 use std::collections::BTreeMap;
 
 /// Brings the outcomes into the order of the data and hands them on.
 pub(super) struct Ledger<'a, 'o> {
-    pub(super) job: &'a Job<'a>,
+    pub(super) config: &'a Config,
     pub(super) label: &'o str,
     pub(super) accumulator: &'o mut Accumulator,
     pub(super) progress: &'o mut Progress,
@@ -37,7 +36,6 @@ impl Ledger<'_, '_> {
             restart: 0,
         };
         let outcomes = self
-            .job
             .config
             .epsilons
             .iter()
@@ -49,7 +47,7 @@ impl Ledger<'_, '_> {
     /// A sample whose chain is done.
     pub(super) fn finished(&mut self, chain: &Chain) -> Result<(), Error> {
         self.progress.broken += u64::from(chain.cells.iter().any(|cell| !cell.robust));
-        let cells = self.job.config.epsilons.iter().zip(&chain.cells);
+        let cells = self.config.epsilons.iter().zip(&chain.cells);
         let outcomes = cells
             .map(|(&epsilon, cell)| {
                 self.outcome(chain.index, chain.label, chain.verdict, epsilon, cell)
@@ -71,7 +69,7 @@ impl Ledger<'_, '_> {
             label,
             clean_prediction: clean.prediction,
             attack: self.label.to_owned(),
-            norm: self.job.config.norm,
+            norm: self.config.norm,
             epsilon,
             adversarial_prediction: cell.prediction,
             robust: cell.robust,

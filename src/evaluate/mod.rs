@@ -7,9 +7,10 @@
 mod chain;
 mod engine;
 mod ledger;
+mod queries;
 mod source;
 
-use crate::attack::{self, Attack, AttackPlan};
+use crate::attack::{self, Attack, AttackPlan, Planned, QueryAttack};
 use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
 use crate::outcome::{Accumulator, Run, SampleOutcome, SummaryError, SummaryRow};
@@ -35,6 +36,17 @@ pub enum Error {
     /// What was asked makes no sense together.
     #[error("{0}")]
     Config(String),
+    /// An attack follows gradients, and the model has none.
+    #[error("{source}\n`{attack}` follows gradients; attack this model with {remedy}")]
+    NoGradient {
+        /// The attack.
+        attack: &'static str,
+        /// Attacks that work.
+        remedy: &'static str,
+        /// Why there are no gradients.
+        #[source]
+        source: model::Error,
+    },
     /// The gradient of a sample is not a number.
     #[error(
         "the gradient of sample {index} is not finite after {steps} steps of {attack}: robustness measured with it would be no robustness; \
@@ -223,7 +235,10 @@ pub fn evaluate(
     check(model, data, config)?;
     let mut gradients = Gradients::new(model, gradient, config);
     for attack in config.attacks.attacks() {
-        gradients.get(attack.as_ref())?;
+        match attack {
+            Planned::Gradient(attack) => drop(gradients.get(attack.as_ref())?),
+            Planned::Query(attack) => check_query(model, attack.as_ref())?,
+        }
     }
     let device_notes = gradients.check_device(data, config.bounds)?;
     let mut judge = model.judge()?;
@@ -236,7 +251,7 @@ pub fn evaluate(
         config
             .epsilons
             .iter()
-            .map(|&epsilon| run_of(attack.as_ref(), config.norm, epsilon))
+            .map(|&epsilon| run_of(attack, config.norm, epsilon))
     });
     let name = model
         .path()
@@ -255,19 +270,27 @@ pub fn evaluate(
             model,
             data,
             config,
-            attack: attack.as_ref(),
+            attack,
             clean: &clean,
             slots: batch_size,
         };
-        let graph = gradients.get(attack.as_ref())?;
-        let ran = engine::run(
-            &job,
-            graph,
-            &mut judge,
-            &mut accumulator,
-            &mut progress,
-            observer,
-        )?;
+        let ran = match attack {
+            Planned::Gradient(attack) => engine::run(
+                &job.of(attack.as_ref()),
+                gradients.get(attack.as_ref())?,
+                &mut judge,
+                &mut accumulator,
+                &mut progress,
+                observer,
+            )?,
+            Planned::Query(attack) => queries::run(
+                &job.of(attack.as_ref()),
+                &mut judge,
+                &mut accumulator,
+                &mut progress,
+                observer,
+            )?,
+        };
         runtime_seconds += ran.runtime_seconds;
         setup_seconds += ran.setup_seconds;
         warnings.extend(ran.warnings);
@@ -343,14 +366,27 @@ fn default_batch(width: usize) -> usize {
         .min(256)
 }
 
-fn run_of(attack: &dyn Attack, norm: Norm, epsilon: f64) -> Run {
+fn run_of(attack: &Planned, norm: Norm, epsilon: f64) -> Run {
     Run {
         attack: attack.label(),
         norm,
         epsilon,
         steps: attack.steps(),
         restarts: attack.restarts(),
+        gradients: attack.gradient().is_some(),
     }
+}
+
+/// Refuses an attack that looks at scores where there are none.
+fn check_query(model: &Model, attack: &dyn QueryAttack) -> Result<(), Error> {
+    if attack.needs_scores() && model.classes().is_none() {
+        return Err(Error::Config(format!(
+            "`{}` goes by scores, and the model's output `{}` has labels alone; use hopskipjump, which needs no more than that",
+            attack.name(),
+            model.output()
+        )));
+    }
+    Ok(())
 }
 
 /// Judges every sample as it is; also the seconds that ONNX Runtime took.
@@ -424,16 +460,35 @@ impl<'a> Gradients<'a> {
                 given.check_loss(loss)?;
                 self.model.lowered(given.clone())
             }
-            None => self.model.search_gradient(&model::GradientOptions {
-                scale_seed: false,
-                loss,
-                wrt: Vec::new(),
-                keep_softmax: self.keep_softmax,
-            })?,
+            None => self.derive(attack)?,
         };
         Ok(Arc::clone(
             self.derived.entry(loss).or_insert(Arc::new(graph)),
         ))
+    }
+
+    /// Derives a graph; where there is none, says which attacks need none.
+    fn derive(&self, attack: &dyn Attack) -> Result<GradientGraph, Error> {
+        let derived = self.model.search_gradient(&model::GradientOptions {
+            scale_seed: false,
+            loss: attack.loss(),
+            wrt: Vec::new(),
+            keep_softmax: self.keep_softmax,
+        });
+        let scores = self.model.classes().is_some();
+        derived.map_err(|source| match source {
+            model::Error::Gradient(_) if scores => Error::NoGradient {
+                attack: attack.name(),
+                remedy: "square, which goes by the scores alone, or hopskipjump, which goes by the labels",
+                source,
+            },
+            _ if !scores => Error::NoGradient {
+                attack: attack.name(),
+                remedy: "hopskipjump, which goes by the labels alone",
+                source,
+            },
+            source => Error::Model(source),
+        })
     }
 
     /// Holds the device to the CPU's gradients of the first samples; what was found.

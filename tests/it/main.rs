@@ -22,6 +22,7 @@ mod lift;
 mod onnx_nodes;
 mod operators;
 mod quantized;
+mod queries;
 mod references;
 mod registry;
 mod sources;
