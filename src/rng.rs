@@ -19,6 +19,16 @@ pub enum Purpose {
     RandomStart = 1,
     /// The points that an attack without gradients asks about.
     Queries = 2,
+    /// The order of the samples in an epoch of training (the epoch stands in the sample's place).
+    Shuffle = 101,
+    /// Where a sample is cropped and whether it is flipped, in an epoch of training (in the restart's place).
+    Augmentation = 102,
+    /// The point from which a perturbation starts in an epoch of training (in the restart's place).
+    TrainingStart = 103,
+    /// The first weights of a parameter (in the sample's place).
+    Weights = 104,
+    /// Which elements dropout keeps of a sample in an epoch of training (in the restart's place).
+    Dropout = 105,
 }
 
 /// What a stream is keyed by.

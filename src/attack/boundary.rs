@@ -1,8 +1,8 @@
 //! The boundary attack: a walk along the border between right and wrong, by labels alone (ℓ2).
 
 use super::crossing::{Bisection, Opening};
-use super::query::{Answer, Goal, QueryAttack, Scene, Search};
-use super::{AttackSpec, Error, Parameter, Planned};
+use super::query::{Answer, QueryAttack, Scene, Search};
+use super::{AttackSpec, Error, Goal, Parameter, Planned};
 use crate::rng::Stream;
 use crate::threat::{Bounds, Norm};
 use rand::Rng;
@@ -75,7 +75,7 @@ impl QueryAttack for Boundary {
     }
 
     fn goal(&self) -> Goal {
-        Goal::Nearest
+        Goal::MinimumNorm
     }
 
     fn needs_scores(&self) -> bool {

@@ -1,8 +1,8 @@
 //! HopSkipJump: from border point to border point along gradients that are estimated from labels alone (ℓ2 and ℓ∞).
 
 use super::crossing::{Bisection, Opening};
-use super::query::{Answer, Goal, QueryAttack, Scene, Search};
-use super::{AttackSpec, Error, Parameter, Planned};
+use super::query::{Answer, QueryAttack, Scene, Search};
+use super::{AttackSpec, Error, Goal, Parameter, Planned};
 use crate::rng::Stream;
 use crate::threat::{Bounds, Norm};
 use rand::Rng;
@@ -85,7 +85,7 @@ impl QueryAttack for HopSkipJump {
     }
 
     fn goal(&self) -> Goal {
-        Goal::Nearest
+        Goal::MinimumNorm
     }
 
     fn needs_scores(&self) -> bool {

@@ -92,6 +92,7 @@ impl Scene {
                     point: arrays.input(point.clone()),
                     gradient: arrays.input(gradient(&point)),
                     loss: arrays.input(Array2::zeros((point.nrows(), 1))),
+                    adversarial: arrays.input(Array2::zeros((1, 1))),
                 };
                 let state: Vec<_> = state.drain(..).map(|s| arrays.input(s)).collect();
                 let next = attack.step(context, &pass, &state);

@@ -10,9 +10,12 @@
 pub mod array;
 mod boundary;
 mod crossing;
+mod ddn;
 mod error;
+mod fab;
 mod fgm;
 mod fgsm;
+mod fmn;
 pub mod geometry;
 mod grid;
 mod hopskipjump;
@@ -21,20 +24,26 @@ pub mod host;
 mod linear;
 mod pgd;
 mod plan;
+#[cfg(test)]
+mod plane;
 mod query;
+mod schedule;
 mod spec;
 mod square;
 
 pub use crate::loss::Loss;
 pub use boundary::Boundary;
+pub use ddn::Ddn;
 pub use error::Error;
+pub use fab::Fab;
 pub use fgm::Fgm;
 pub use fgsm::Fgsm;
+pub use fmn::Fmn;
 pub use hopskipjump::HopSkipJump;
 pub use pgd::Pgd;
 pub(crate) use plan::read_value;
 pub use plan::{AttackPlan, Planned};
-pub use query::{Answer, Goal, QueryAttack, Scene, Search};
+pub use query::{Answer, QueryAttack, Scene, Search};
 pub use spec::{AttackSpec, Parameter, markdown};
 pub(crate) use spec::{did_you_mean, list, plain};
 pub use square::Square;
@@ -48,6 +57,9 @@ pub const ATTACKS: &[AttackSpec] = &[
     fgsm::SPEC,
     fgm::SPEC,
     pgd::SPEC,
+    fab::SPEC,
+    fmn::SPEC,
+    ddn::SPEC,
     square::SPEC,
     hopskipjump::SPEC,
     boundary::SPEC,
@@ -85,7 +97,26 @@ pub trait Attack: fmt::Debug + Send + Sync {
         false
     }
 
-    /// The loss whose gradient the attack follows, upwards.
+    /// Whether `init` is to be given noise in this restart, counted from 0.
+    fn starts_at_random(&self, _restart: u32) -> bool {
+        self.random_start()
+    }
+
+    /// What the attack is after.
+    fn goal(&self) -> Goal {
+        Goal::Radius
+    }
+
+    /// How many classes the attack goes toward, in one restart after the other and then again from the first; 0 where it goes toward no class
+    /// in particular.
+    ///
+    /// Target number i (counted from 0) is the class with the i-th largest score of the clean sample among all but the label's.
+    /// Restarts toward a class that the model does not have are left out.
+    fn targets(&self) -> u32 {
+        0
+    }
+
+    /// The loss whose gradient the attack follows, upwards; with a target class, that class takes the place of all others.
     fn loss(&self) -> Loss;
 
     /// The length of a step where the ball's radius is `epsilon`.
@@ -111,6 +142,17 @@ pub trait Attack: fmt::Debug + Send + Sync {
 
     /// The point and the state after the model was evaluated at `pass.point`.
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a>;
+}
+
+/// What an attack is after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Goal {
+    /// A misclassified point within a radius: it is run for each radius, and ends with the first such point.
+    #[default]
+    Radius,
+    /// The nearest misclassified point: it is run once for each sample, through every restart, and what it finds counts at each radius that
+    /// is at least as large as the distance. [`Context::epsilon`] is the largest radius, or the smallest distance found so far.
+    MinimumNorm,
 }
 
 /// What a step may look at beside the attack's own state. All arrays are per slot.
@@ -139,6 +181,8 @@ pub struct Pass<'a> {
     pub gradient: Array<'a>,
     /// The sample's loss there, `[n, 1]`.
     pub loss: Array<'a>,
+    /// Not 0 where the model misclassifies the point, `[n, 1]`.
+    pub adversarial: Array<'a>,
 }
 
 /// One array of an attack's state.

@@ -4,7 +4,7 @@
 //! its own, so that the samples beside it change nothing.
 //! Start at [`QueryAttack`].
 
-use super::Error;
+use super::{Error, Goal};
 use crate::rng::Stream;
 use crate::threat::{Bounds, Norm, Precision};
 use std::{fmt, sync::Arc};
@@ -39,7 +39,7 @@ pub trait QueryAttack: fmt::Debug + Send + Sync {
         1
     }
 
-    /// What it looks for.
+    /// What it is after.
     fn goal(&self) -> Goal;
 
     /// Whether it looks at scores, and not only at which class is predicted.
@@ -52,15 +52,6 @@ pub trait QueryAttack: fmt::Debug + Send + Sync {
 
     /// Starts on a sample.
     fn begin(&self, scene: Scene<'_>) -> Box<dyn Search>;
-}
-
-/// What an attack looks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
-    /// Any wrong point in the ball; each radius is a search of its own.
-    Ball,
-    /// The nearest wrong point, wherever it is: one search, and every radius from there on is broken.
-    Nearest,
 }
 
 /// A sample and the threat to it.

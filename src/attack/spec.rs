@@ -1,6 +1,7 @@
 //! What is written about an attack once, and read by the command line, the documentation and the reports.
 
 use super::{ATTACKS, Error, Planned};
+use crate::threat::Norm;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Write as _;
 use toml::{Table, Value};
@@ -130,6 +131,23 @@ impl AttackSpec {
         }
     }
 
+    /// Refuses every norm but these; `remedy` says what to do instead.
+    pub(super) fn only_norms(
+        &self,
+        norm: Norm,
+        norms: &[Norm],
+        remedy: &'static str,
+    ) -> Result<(), Error> {
+        if norms.contains(&norm) {
+            return Ok(());
+        }
+        Err(Error::Norm {
+            attack: self.name,
+            norm,
+            remedy,
+        })
+    }
+
     /// The name with every parameter that differs from its default, in the table's order.
     pub(super) fn label<P: Serialize + Default>(&self, parameters: &P) -> String {
         let (given, default) = (values(parameters), values(&P::default()));
@@ -179,18 +197,22 @@ pub(crate) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a st
         .unwrap_or_default()
 }
 
-/// How many characters must be put in, taken out or replaced to get from one to the other (Levenshtein).
+/// How many characters must be put in, taken out, replaced or swapped with the next to get from one to the other (Damerau and Levenshtein).
 fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, &b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    for (i, a) in from.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, b) in to.iter().enumerate() {
+            let replaced = row[j] + usize::from(a != b);
+            let mut least = replaced.min(next[j] + 1).min(row[j + 1] + 1);
+            if i > 0 && j > 0 && from[i - 1] == *b && to[j - 1] == *a {
+                least = least.min(before[j - 1] + 1);
+            }
+            next.push(least);
         }
+        before = std::mem::replace(&mut row, next);
     }
     row[to.len()]
 }

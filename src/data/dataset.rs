@@ -11,7 +11,7 @@ use flate2::bufread::MultiGzDecoder;
 use super::error::{Error, Place};
 use super::prepare::Preparation;
 use super::samples::Samples;
-use super::{Contents, Description, Options, READERS, Reader, Source, sha256};
+use super::{Contents, Description, Options, READERS, Reader, Rows, Source, sha256};
 use crate::tensor::DType;
 
 /// The number of bytes that a reader may look at to recognise its format.
@@ -180,6 +180,26 @@ impl Dataset {
             reaches_end,
             self.preparation.clone(),
         ))
+    }
+
+    /// A new stream over the rows as stored, from the first selected one.
+    pub(super) fn rows(&self) -> Result<Box<dyn Rows>, Error> {
+        self.contents.rows(self.offset)
+    }
+
+    /// The row of the first selected sample.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether the selection ends where the file does.
+    pub(super) fn reaches_end(&self) -> bool {
+        self.offset + self.samples == self.description().samples
+    }
+
+    /// What is done to every sample.
+    pub(super) fn preparation(&self) -> &Preparation {
+        &self.preparation
     }
 
     /// The file(s) that hold the data set.

@@ -89,6 +89,21 @@ impl Preparation {
         }
     }
 
+    /// What each byte stands for.
+    pub(super) fn of_bytes(&self) -> Box<[f32; 256]> {
+        let mut meaning = Box::new([0.0; 256]);
+        for (value, byte) in meaning.iter_mut().zip(0u8..=255) {
+            *value = f32::from(byte);
+        }
+        self.rescale(meaning.as_mut_slice());
+        meaning
+    }
+
+    /// Whether the model's order is another than the file's.
+    pub(super) fn transposes(&self) -> bool {
+        self.transpose.is_some_and(|columns| columns > 1)
+    }
+
     /// Writes a scaled sample in the model's order.
     pub(super) fn arrange(&self, sample: &[f32], out: &mut [f32]) {
         match self.transpose {

@@ -4,12 +4,13 @@
 //! the model as shipped misclassifies it.
 //! What a sample gets depends on its own chain alone, so batch size and order change nothing.
 
-use super::chain::{Chain, Turn};
+use super::chain::{Chain, Pace, Turn};
+use super::diagnose::Tally;
 use super::ledger::Ledger;
 use super::source::Source;
-use super::{Clean, Config, Error, Keep, Observer, Progress, located};
+use super::{CleanVerdicts, Config, Error, Keep, Observer, Progress, located};
 use crate::attack::host::HostArrays;
-use crate::attack::{Attack, Context, Planned};
+use crate::attack::{Attack, Context, Goal};
 use crate::data::Dataset;
 use crate::model::program::{Program, Start};
 use crate::model::{GradientGraph, Judge, Model};
@@ -27,13 +28,23 @@ pub(super) struct Job<'a, A: ?Sized = dyn Attack> {
     pub(super) data: &'a Dataset,
     pub(super) config: &'a Config,
     pub(super) attack: &'a A,
-    pub(super) clean: &'a [Clean],
+    pub(super) clean: &'a CleanVerdicts,
     pub(super) slots: usize,
+    /// At most so many samples are attacked, from the first.
+    pub(super) most: u64,
 }
 
-impl<'a> Job<'a, Planned> {
-    /// The same with the attack itself.
-    pub(super) fn of<A: ?Sized>(&self, attack: &'a A) -> Job<'a, A> {
+impl<A: ?Sized> Clone for Job<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: ?Sized> Copy for Job<'_, A> {}
+
+impl<'a, A: ?Sized> Job<'a, A> {
+    /// The same with another attack.
+    pub(super) fn of<B: ?Sized>(&self, attack: &'a B) -> Job<'a, B> {
         Job {
             model: self.model,
             data: self.data,
@@ -41,6 +52,7 @@ impl<'a> Job<'a, Planned> {
             attack,
             clean: self.clean,
             slots: self.slots,
+            most: self.most,
         }
     }
 }
@@ -49,7 +61,10 @@ impl<'a> Job<'a, Planned> {
 pub(super) struct Ran {
     pub(super) setup_seconds: f64,
     pub(super) runtime_seconds: f64,
-    pub(super) warnings: Vec<String>,
+    /// What diagnostics are made from, one for each ε.
+    pub(super) tallies: Vec<Tally>,
+    /// What else is to be said, in sentences.
+    pub(super) notes: Vec<String>,
 }
 
 /// Runs one attack over all samples.
@@ -72,7 +87,7 @@ pub(super) fn run(
     drop(gradient);
     let label = job.attack.label();
     let mut engine = Engine {
-        source: Source::new(job.model, job.data, bounds)?,
+        source: Source::new(job.model, job.data, bounds)?.first(job.most),
         capacity: program.slots(),
         program,
         chains: Vec::new(),
@@ -84,13 +99,12 @@ pub(super) fn run(
             observer,
             waiting: BTreeMap::new(),
             next: None,
+            tallies: vec![Tally::default(); job.config.epsilons.len()],
         },
         judge,
         job,
         seconds: vec![0.0; job.config.epsilons.len()],
         runtime_seconds: 0.0,
-        evaluations: 0,
-        dead: 0,
     };
     engine.fill()?;
     while !engine.chains.is_empty() {
@@ -100,8 +114,6 @@ pub(super) fn run(
     let Engine {
         seconds,
         runtime_seconds,
-        evaluations,
-        dead,
         ledger,
         ..
     } = engine;
@@ -110,30 +122,11 @@ pub(super) fn run(
             .accumulator
             .add_seconds(&label, norm, epsilon, spent)?;
     }
-    let mut warnings = Vec::new();
-    if dead > 0 {
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let share = 100.0 * dead as f64 / evaluations.max(1) as f64;
-        let hint = if job.model.straight_through() {
-            ""
-        } else {
-            ", and --straight-through where the model rounds or quantises"
-        };
-        warnings.push(if dead == evaluations {
-            format!(
-                "{label}: every gradient is zero: no sample was attacked, and the robust accuracy says nothing; try loss=margin{hint}"
-            )
-        } else {
-            format!(
-                "{label}: {dead} of {evaluations} gradients ({share:.1} %) are zero everywhere: where the loss has run flat no step is \
-                 made, and the sample counts as robust without having been attacked; try loss=margin{hint}"
-            )
-        });
-    }
     Ok(Ran {
         setup_seconds,
         runtime_seconds,
-        warnings,
+        tallies: ledger.tallies,
+        notes: Vec::new(),
     })
 }
 
@@ -148,8 +141,6 @@ struct Engine<'a, 'o> {
     ledger: Ledger<'a, 'o>,
     seconds: Vec<f64>,
     runtime_seconds: f64,
-    evaluations: u64,
-    dead: u64,
 }
 
 /// A point that goes to the judge.
@@ -166,12 +157,16 @@ impl Engine<'_, '_> {
                 break;
             };
             self.ledger.next.get_or_insert(item.index);
-            let clean = self.job.clean.get(item.position).copied();
-            let clean = clean.ok_or_else(|| {
+            let clean = self.job.clean.get(item.position);
+            let (clean, rivals) = clean.ok_or_else(|| {
                 Error::Config("the data set has grown while it was evaluated".into())
             })?;
             if clean.prediction == item.label {
-                let chain = Chain::new(&item, clean);
+                let mut chain = Chain::new(&item, clean).toward(rivals);
+                if self.job.attack.goal() == Goal::MinimumNorm {
+                    // One run for all radii.
+                    chain.epsilon = self.job.config.epsilons.len() - 1;
+                }
                 begin(self.job, &mut self.program, self.chains.len(), &chain)?;
                 self.chains.push(chain);
             } else {
@@ -187,35 +182,41 @@ impl Engine<'_, '_> {
         let (observed, advance) = self.program.run()?;
         let spent = before.elapsed().as_secs_f64();
         self.runtime_seconds += spent;
-        let (steps, keep) = (self.job.attack.steps(), self.job.config.keep);
+        let (steps, goal) = (self.job.attack.steps(), self.job.attack.goal());
+        let Config { norm, keep, .. } = *self.job.config;
+        let judged =
+            |chain: &Chain, point: &[f32]| goal == Goal::Radius || chain.is_nearer(norm, point);
         let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
         let mut proposals = Vec::new();
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
         let share = spent / self.chains.len() as f64;
         for (slot, chain) in self.chains.iter_mut().enumerate() {
-            if !magnitudes[slot].is_finite() {
-                let attack = self.job.attack.label();
-                return Err(Error::NotFinite {
-                    index: chain.index,
-                    attack,
-                    steps: chain.step,
-                });
-            }
-            self.dead += u64::from(magnitudes[slot] == 0.0);
-            self.evaluations += 1;
             self.seconds[chain.epsilon] += share;
             chain.count();
-            if keep == Keep::Any && predictions[slot] != i64::from(chain.label) {
+            if !magnitudes[slot].is_finite() {
+                // There is no next point; the current one is what this restart came to.
+                chain.give_up(steps);
                 proposals.push(Proposal {
                     slot,
                     point: self.program.point(slot)?,
                 });
+                continue;
+            }
+            if magnitudes[slot] == 0.0 {
+                chain.stall();
+            }
+            let every = keep == Keep::Any || goal == Goal::MinimumNorm;
+            if every && predictions[slot] != i64::from(chain.label) {
+                let point = self.program.point(slot)?;
+                if judged(chain, &point) {
+                    proposals.push(Proposal { slot, point });
+                }
             }
             if chain.step == steps {
-                proposals.push(Proposal {
-                    slot,
-                    point: advance.point(slot)?,
-                });
+                let point = advance.point(slot)?;
+                if judged(chain, &point) {
+                    proposals.push(Proposal { slot, point });
+                }
             }
         }
         self.ledger.progress.gradients += self.chains.len() as u64;
@@ -235,7 +236,7 @@ impl Engine<'_, '_> {
             epsilons,
             ..
         } = self.job.config;
-        let precision = self.job.model.precision();
+        let (precision, goal) = (self.job.model.precision(), self.job.attack.goal());
         let mut points = Vec::with_capacity(proposals.len() * self.program.width());
         let (mut data, mut labels) = (Vec::new(), Vec::with_capacity(proposals.len()));
         let chains = &self.chains;
@@ -244,7 +245,11 @@ impl Engine<'_, '_> {
         let points_apart = proposals.par_iter_mut().with_min_len(least.max(1));
         points_apart.for_each(|proposal| {
             let chain = &chains[proposal.slot];
-            let epsilon = epsilons[chain.epsilon];
+            let epsilon = match goal {
+                Goal::Radius => epsilons[chain.epsilon],
+                // The distance is measured, and any will do.
+                Goal::MinimumNorm => f64::INFINITY,
+            };
             confine_to(
                 precision,
                 *norm,
@@ -278,6 +283,10 @@ impl Engine<'_, '_> {
                 continue;
             }
             self.seconds[chain.epsilon] += share;
+            if goal == Goal::MinimumNorm {
+                chain.judged_nearest(*norm, point, verdict);
+                continue;
+            }
             let epsilon = epsilons[chain.epsilon];
             if chain.judged(&point, verdict) {
                 self.ledger
@@ -290,14 +299,17 @@ impl Engine<'_, '_> {
     /// Lets every chain take its turn; slots of finished chains are filled from the end.
     fn turn(&mut self) -> Result<(), Error> {
         let (attack, config) = (self.job.attack, self.job.config);
+        let pace = Pace {
+            goal: attack.goal(),
+            keep: config.keep,
+            epsilons: &config.epsilons,
+            restarts: attack.restarts(),
+            steps: attack.steps(),
+            targets: attack.targets(),
+        };
         let mut slot = 0;
         while slot < self.chains.len() {
-            match self.chains[slot].turn(
-                config.keep,
-                config.epsilons.len(),
-                attack.restarts(),
-                attack.steps(),
-            ) {
+            match self.chains[slot].turn(&pace) {
                 Turn::Continue => slot += 1,
                 Turn::Begin => {
                     begin(self.job, &mut self.program, slot, &self.chains[slot])?;
@@ -309,6 +321,14 @@ impl Engine<'_, '_> {
                         self.program.relocate(last, slot)?;
                     }
                     let chain = self.chains.swap_remove(slot);
+                    if let Some(nearest) = &chain.nearest {
+                        let prediction = nearest.cell.prediction;
+                        let reaching = config.epsilons.iter().find(|e| **e >= nearest.distance);
+                        if let Some(&epsilon) = reaching {
+                            self.ledger
+                                .adversarial(&chain, prediction, epsilon, &nearest.point)?;
+                        }
+                    }
                     self.ledger.finished(&chain)?;
                 }
             }
@@ -324,6 +344,8 @@ impl Engine<'_, '_> {
 /// Puts a chain at the first point of its restart into a slot.
 fn begin(job: &Job<'_>, program: &mut Program, slot: usize, chain: &Chain) -> Result<(), Error> {
     let epsilon = job.config.epsilons[chain.epsilon];
+    let nearest = chain.nearest.as_ref().map(|nearest| nearest.distance);
+    let epsilon = nearest.map_or(epsilon, |distance| distance.min(epsilon));
     let step_size = job.attack.step_size(epsilon);
     let (point, state) = first_point(job, chain, epsilon, step_size);
     let start = Start {
@@ -332,6 +354,7 @@ fn begin(job: &Job<'_>, program: &mut Program, slot: usize, chain: &Chain) -> Re
         point: &point,
         state: &state,
         label: chain.label,
+        target: chain.target(job.attack.targets()),
         epsilon,
         step_size,
     };
@@ -368,7 +391,7 @@ fn first_point(
         epsilon: row(vec![epsilon as f32]),
         step_size: row(vec![step_size as f32]),
     };
-    let noise = job.attack.random_start().then(|| {
+    let noise = job.attack.starts_at_random(chain.restart).then(|| {
         let key = Key {
             seed,
             sample: chain.index,

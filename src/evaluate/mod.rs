@@ -5,6 +5,7 @@
 //! It writes no file and draws no bar.
 
 mod chain;
+mod diagnose;
 mod engine;
 mod ledger;
 mod queries;
@@ -13,8 +14,11 @@ mod source;
 use crate::attack::{self, Attack, AttackPlan, Planned, QueryAttack};
 use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
-use crate::outcome::{Accumulator, Run, SampleOutcome, SummaryError, SummaryRow};
+use crate::outcome::{
+    Accumulator, Diagnostic, Run, SampleOutcome, SummaryError, SummaryRow, mark_untrustworthy,
+};
 use crate::threat::{Bounds, Norm, Precision};
+use diagnose::Trial;
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,19 +50,6 @@ pub enum Error {
         /// Why there are no gradients.
         #[source]
         source: model::Error,
-    },
-    /// The gradient of a sample is not a number.
-    #[error(
-        "the gradient of sample {index} is not finite after {steps} steps of {attack}: robustness measured with it would be no robustness; \
-         look for a logarithm, a root or a division at 0 in the model"
-    )]
-    NotFinite {
-        /// The sample.
-        index: u64,
-        /// The attack.
-        attack: String,
-        /// The steps done before.
-        steps: u32,
     },
     /// A score of a sample is not a number.
     #[error(
@@ -199,8 +190,8 @@ impl Observer for () {
 pub struct Report {
     /// One row per attack and ε, and one over all attacks per ε.
     pub summary: Vec<SummaryRow>,
-    /// What makes the numbers doubtful, in sentences.
-    pub warnings: Vec<String>,
+    /// What bears on how far the numbers can be trusted.
+    pub diagnostics: Vec<Diagnostic>,
     /// What was decided, in sentences.
     pub notes: Vec<String>,
     /// Wall-clock seconds.
@@ -216,6 +207,32 @@ pub struct Report {
 pub(crate) struct Clean {
     prediction: u32,
     loss: f64,
+}
+
+/// The clean verdicts on all samples, in order.
+struct CleanVerdicts {
+    verdicts: Vec<Clean>,
+    /// How many classes are kept of each sample.
+    targets: usize,
+    /// Of each sample, the classes with the largest scores but the label's, largest first.
+    rivals: Vec<u32>,
+}
+
+impl CleanVerdicts {
+    /// What the model says of the sample at this position, and which classes it would say next.
+    fn get(&self, position: usize) -> Option<(Clean, &[u32])> {
+        let rivals = position * self.targets..(position + 1) * self.targets;
+        Some((*self.verdicts.get(position)?, self.rivals.get(rivals)?))
+    }
+}
+
+/// The classes with the largest of `scores` but the label's, largest first, the first class first on ties.
+fn rivals(scores: &[f32], label: u32, count: usize) -> Vec<u32> {
+    let mut classes: Vec<u32> = (0..).take(scores.len()).filter(|&c| c != label).collect();
+    let score = |class: u32| scores.get(class as usize).copied().unwrap_or(f32::NAN);
+    classes.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+    classes.truncate(count);
+    classes
 }
 
 /// Evaluates a model on a data set whose samples have the model's shape.
@@ -246,7 +263,11 @@ pub fn evaluate(
     let batch_size = config
         .batch_size
         .unwrap_or_else(|| default_batch(data.sample_len()));
-    let (clean, mut runtime_seconds) = judge_clean(&mut judge, model, data, config.bounds)?;
+    let following = config.attacks.attacks().iter().filter_map(Planned::gradient);
+    let targets = following.map(|attack| attack.targets());
+    let targets = usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX);
+    let (clean, mut runtime_seconds) =
+        judge_clean(&mut judge, model, data, config.bounds, targets)?;
     let runs = config.attacks.attacks().iter().flat_map(|attack| {
         config
             .epsilons
@@ -260,7 +281,7 @@ pub fn evaluate(
         .to_string_lossy()
         .into_owned();
     let mut accumulator = Accumulator::new(name, runs.collect())?;
-    let mut warnings = Vec::new();
+    let (mut diagnostics, mut notes) = (Vec::new(), Vec::new());
     let mut progress = Progress {
         total: data.len() * config.attacks.attacks().len() as u64,
         ..Progress::default()
@@ -273,6 +294,7 @@ pub fn evaluate(
             attack,
             clean: &clean,
             slots: batch_size,
+            most: u64::MAX,
         };
         let ran = match attack {
             Planned::Gradient(attack) => engine::run(
@@ -293,9 +315,27 @@ pub fn evaluate(
         };
         runtime_seconds += ran.runtime_seconds;
         setup_seconds += ran.setup_seconds;
-        warnings.extend(ran.warnings);
+        notes.extend(ran.notes);
+        if let Some(attack) = attack.gradient() {
+            let trial = Trial {
+                attack: attack.as_ref(),
+                norm: config.norm,
+                epsilons: &config.epsilons,
+                tallies: &ran.tallies,
+                samples: data.len(),
+                straight_through: model.straight_through(),
+            };
+            diagnostics.extend(trial.diagnose());
+        }
     }
-    let mut notes = gradients.notes();
+    let watched = Watched {
+        model,
+        data,
+        config,
+        clean: &clean,
+        slots: batch_size,
+    };
+    diagnostics.extend(watched.diagnose(&mut gradients, &mut judge)?);
     notes.extend(model.search_note());
     notes.extend(device_notes);
     if model.precision() != Precision::Single {
@@ -304,15 +344,71 @@ pub fn evaluate(
             model.input_dtype()
         ));
     }
-    let summary = accumulator.finish()?;
+    let mut summary = accumulator.finish()?;
+    diagnostics.extend(diagnose::of_rows(&summary, model.classes()));
+    mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
-        warnings,
+        diagnostics,
         notes,
         seconds: start.elapsed().as_secs_f64(),
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// What is looked at once more after the attacks.
+struct Watched<'a> {
+    model: &'a Model,
+    data: &'a Dataset,
+    config: &'a Config,
+    clean: &'a CleanVerdicts,
+    slots: usize,
+}
+
+impl Watched<'_> {
+    /// The two small runs that show what no attack shows of itself.
+    fn diagnose(
+        &self,
+        gradients: &mut Gradients<'_>,
+        judge: &mut model::Judge,
+    ) -> Result<Vec<Diagnostic>, Error> {
+        let through_softmax = gradients.pass_softmax();
+        let mut found = diagnose::probe::run(
+            judge,
+            self.model,
+            self.data,
+            self.config.bounds,
+            &self.clean.verdicts,
+            through_softmax,
+        )?;
+        let mut following = self.config.attacks.attacks().iter().filter_map(Planned::gradient);
+        let Some(attack) = following.next() else {
+            return Ok(found);
+        };
+        // The control goes away from the label, whatever the attack goes toward.
+        let control = attack::Pgd {
+            loss: attack.loss(),
+            ..attack::Pgd::default()
+        };
+        let gradient = gradients.get(&control)?;
+        let job = engine::Job {
+            model: self.model,
+            data: self.data,
+            config: self.config,
+            attack: attack.as_ref(),
+            clean: self.clean,
+            slots: self.slots,
+            most: u64::MAX,
+        };
+        found.extend(diagnose::control::run(
+            &job,
+            attack.loss(),
+            gradient,
+            judge,
+        )?);
+        Ok(found)
+    }
 }
 
 /// Everything that can be refused before anything runs.
@@ -395,20 +491,35 @@ fn judge_clean(
     model: &Model,
     data: &Dataset,
     bounds: Bounds,
-) -> Result<(Vec<Clean>, f64), Error> {
-    let mut clean = Vec::new();
+    targets: usize,
+) -> Result<(CleanVerdicts, f64), Error> {
+    let width = judge.answers().width();
+    let targets = targets.min(width.saturating_sub(1));
+    let mut clean = CleanVerdicts {
+        verdicts: Vec::new(),
+        targets,
+        rivals: Vec::new(),
+    };
     let mut seconds = 0.0;
     let mut source = Source::new(model, data, bounds)?;
     while let Some(block) = source.block()? {
         let before = Instant::now();
-        let verdicts = judge
-            .judge(block.points, block.data, block.labels)
-            .map_err(|error| located(error, None, |row| block.indices.get(row).copied()))?;
+        let scores = judge.scores(block.points, block.data)?;
         seconds += before.elapsed().as_secs_f64();
-        clean.extend(verdicts.into_iter().map(|verdict| Clean {
-            prediction: verdict.prediction,
-            loss: verdict.loss,
-        }));
+        let verdicts = judge
+            .verdicts(&scores, block.labels)
+            .map_err(|error| located(error, None, |row| block.indices.get(row).copied()))?;
+        clean
+            .verdicts
+            .extend(verdicts.into_iter().map(|verdict| Clean {
+                prediction: verdict.prediction,
+                loss: verdict.loss,
+            }));
+        if targets > 0 {
+            for (scores, &label) in scores.chunks(width).zip(block.labels) {
+                clean.rivals.extend(rivals(scores, label, targets));
+            }
+        }
     }
     Ok((clean, seconds))
 }
@@ -432,12 +543,13 @@ fn located(
     }
 }
 
-/// The gradient graphs, one per loss, derived when first asked for.
+/// The gradient graphs, one per loss and its targeted form, derived when first asked for.
 struct Gradients<'a> {
     model: &'a Model,
     given: Option<&'a GradientGraph>,
     keep_softmax: bool,
-    derived: HashMap<attack::Loss, Arc<GradientGraph>>,
+    /// By loss, and whether it is targeted.
+    derived: HashMap<(attack::Loss, bool), Arc<GradientGraph>>,
 }
 
 impl<'a> Gradients<'a> {
@@ -452,10 +564,17 @@ impl<'a> Gradients<'a> {
 
     fn get(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
         let loss = attack.loss();
-        if let Some(found) = self.derived.get(&loss) {
+        let targeted = attack.targets() > 0;
+        if let Some(found) = self.derived.get(&(loss, targeted)) {
             return Ok(Arc::clone(found));
         }
         let graph = match self.given {
+            Some(_) if targeted => {
+                return Err(Error::Config(format!(
+                    "{} goes toward one class after the other, and the gradient graph that was given has no input for it; leave --gradient out",
+                    attack.label()
+                )));
+            }
             Some(given) => {
                 given.check_loss(loss)?;
                 self.model.lowered(given.clone())
@@ -463,7 +582,9 @@ impl<'a> Gradients<'a> {
             None => self.derive(attack)?,
         };
         Ok(Arc::clone(
-            self.derived.entry(loss).or_insert(Arc::new(graph)),
+            self.derived
+                .entry((loss, targeted))
+                .or_insert(Arc::new(graph)),
         ))
     }
 
@@ -471,6 +592,7 @@ impl<'a> Gradients<'a> {
     fn derive(&self, attack: &dyn Attack) -> Result<GradientGraph, Error> {
         let derived = self.model.search_gradient(&model::GradientOptions {
             scale_seed: false,
+            targeted: attack.targets() > 0,
             loss: attack.loss(),
             wrt: Vec::new(),
             keep_softmax: self.keep_softmax,
@@ -499,7 +621,7 @@ impl<'a> Gradients<'a> {
         };
         let mut notes = Vec::new();
         for loss in attack::Loss::ALL {
-            if let Some(graph) = self.derived.get(&loss) {
+            if let Some(graph) = self.derived.get(&(loss, false)) {
                 let found =
                     self.model
                         .check_device(graph, block.points, block.data, block.labels)?;
@@ -509,20 +631,21 @@ impl<'a> Gradients<'a> {
         Ok(notes)
     }
 
-    fn notes(&self) -> Vec<String> {
-        let removed = self.derived.values().any(|graph| graph.softmax_removed);
-        let note = "the model ends in Softmax: gradients are taken from the logits below it (--keep-softmax keeps it)";
-        if removed {
-            vec![note.to_owned()]
-        } else {
-            Vec::new()
-        }
+    /// Whether gradients pass through a Softmax at the model's end, if it has one.
+    fn pass_softmax(&self) -> bool {
+        !self.derived.values().any(|graph| graph.softmax_removed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rivals_are_ranked_by_score_without_the_label() {
+        assert_eq!(rivals(&[0.5, 3.0, 0.5, -1.0], 1, 9), [0, 2, 3]);
+        assert_eq!(rivals(&[0.5, 3.0, 0.5, -1.0], 3, 2), [1, 0]);
+    }
 
     #[test]
     fn small_samples_come_in_large_batches() {

@@ -3,7 +3,8 @@
 //! Each point is brought inside the ball and the bounds before it is asked about, so that every answer is a verdict of the judge.
 //! What a sample gets depends on its own search alone, so batch size and order change nothing.
 
-use super::chain::{Cell, Chain, Turn};
+use super::chain::{Chain, Pace, Turn};
+use super::diagnose::Tally;
 use super::engine::{Job, Ran};
 use super::ledger::Ledger;
 use super::source::Source;
@@ -12,7 +13,7 @@ use crate::attack::{Answer, Goal, QueryAttack, Scene, Search};
 use crate::model::{Answers, Judge, Verdict};
 use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
-use crate::threat::{Distances, Norm, confine_to, distances};
+use crate::threat::confine_to;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(super) fn run(
     let setup_seconds = before.elapsed().as_secs_f64();
     let label = job.attack.label();
     let mut engine = Engine {
-        source: Source::new(job.model, job.data, job.config.bounds)?,
+        source: Source::new(job.model, job.data, job.config.bounds)?.first(job.most),
         capacity: job.slots.max(1),
         slots: Vec::new(),
         ledger: Ledger {
@@ -49,6 +50,7 @@ pub(super) fn run(
             observer,
             waiting: BTreeMap::new(),
             next: None,
+            tallies: vec![Tally::default(); job.config.epsilons.len()],
         },
         judge,
         job,
@@ -75,16 +77,16 @@ pub(super) fn run(
             .accumulator
             .add_seconds(&label, norm, epsilon, spent)?;
     }
-    let mut warnings = Vec::new();
-    if lost > 0 {
-        warnings.push(format!(
+    let notes = (lost > 0).then(|| {
+        format!(
             "{label}: for {lost} samples no point was found that the model gets wrong, however far away: they count as robust without having been attacked"
-        ));
-    }
+        )
+    });
     Ok(Ran {
         setup_seconds,
         runtime_seconds,
-        warnings,
+        tallies: ledger.tallies,
+        notes: notes.into_iter().collect(),
     })
 }
 
@@ -98,7 +100,7 @@ fn starts(job: &Job<'_, dyn QueryAttack>) -> Result<Vec<Beginning>, Error> {
     while starts.len() < STARTS
         && let Some(item) = source.next()?
     {
-        let Some(clean) = job.clean.get(item.position) else {
+        let Some((clean, _)) = job.clean.get(item.position) else {
             break;
         };
         if starts.iter().all(|(class, _)| *class != clean.prediction) {
@@ -116,14 +118,6 @@ struct Slot {
     point: Vec<f32>,
     /// Whether the search has a next point.
     asks: bool,
-    /// The nearest wrong point so far, where that is what is looked for.
-    nearest: Option<Nearest>,
-}
-
-struct Nearest {
-    distance: f64,
-    verdict: Verdict,
-    point: Vec<f32>,
 }
 
 struct Engine<'a, 'o> {
@@ -148,18 +142,21 @@ impl Engine<'_, '_> {
                 break;
             };
             self.ledger.next.get_or_insert(item.index);
-            let clean = self.job.clean.get(item.position).copied();
-            let clean = clean.ok_or_else(|| {
+            let clean = self.job.clean.get(item.position);
+            let (clean, _) = clean.ok_or_else(|| {
                 Error::Config("the data set has grown while it was evaluated".into())
             })?;
             if clean.prediction == item.label {
-                let chain = Chain::new(&item, clean);
+                let mut chain = Chain::new(&item, clean);
+                if self.job.attack.goal() == Goal::MinimumNorm {
+                    // One run for all radii.
+                    chain.epsilon = self.job.config.epsilons.len() - 1;
+                }
                 self.slots.push(Slot {
                     search: self.begin(&chain),
                     point: chain.clean.clone(),
                     chain,
                     asks: true,
-                    nearest: None,
                 });
             } else {
                 self.ledger.wrong_clean(item.index, item.label, clean)?;
@@ -225,8 +222,8 @@ impl Engine<'_, '_> {
         slots.for_each(|slot| {
             slot.asks = slot.search.next(&mut slot.point);
             let epsilon = match goal {
-                Goal::Ball => epsilons[slot.chain.epsilon],
-                Goal::Nearest => f64::INFINITY,
+                Goal::Radius => epsilons[slot.chain.epsilon],
+                Goal::MinimumNorm => f64::INFINITY,
             };
             let clean = &slot.chain.clean;
             confine_to(precision, norm, epsilon, bounds, clean, &mut slot.point);
@@ -281,14 +278,19 @@ impl Engine<'_, '_> {
             slot.chain.count();
             match self.job.attack.goal() {
                 _ if !wrong => {}
-                Goal::Ball => {
+                Goal::Radius => {
                     slot.chain.judged(&slot.point, verdict);
                     let epsilon = epsilons[slot.chain.epsilon];
                     let prediction = verdict.prediction;
                     self.ledger
                         .adversarial(&slot.chain, prediction, epsilon, &slot.point)?;
                 }
-                Goal::Nearest => slot.consider(*norm, verdict),
+                Goal::MinimumNorm => {
+                    if slot.chain.is_nearer(*norm, &slot.point) {
+                        slot.chain
+                            .judged_nearest(*norm, slot.point.clone(), verdict);
+                    }
+                }
             }
         }
         Ok(())
@@ -296,7 +298,7 @@ impl Engine<'_, '_> {
 
     /// Has the best points judged of searches in a ball that are over without having broken their sample: what is reported of it.
     fn judge_best(&mut self) -> Result<(), Error> {
-        if self.job.attack.goal() == Goal::Nearest {
+        if self.job.attack.goal() == Goal::MinimumNorm {
             return Ok(());
         }
         let queries = self.job.attack.queries();
@@ -329,22 +331,23 @@ impl Engine<'_, '_> {
 
     /// Lets every chain take its turn; slots of finished chains are filled from the end.
     fn turn(&mut self) -> Result<(), Error> {
-        let (queries, restarts) = (self.job.attack.queries(), self.job.attack.restarts());
-        let epsilons = self.job.config.epsilons.len();
+        let (attack, config) = (self.job.attack, self.job.config);
+        let pace = Pace {
+            goal: attack.goal(),
+            // A search in a ball ends with the first point that breaks its sample.
+            keep: Keep::Any,
+            epsilons: &config.epsilons,
+            restarts: attack.restarts(),
+            steps: attack.queries(),
+            targets: 0,
+        };
         let mut position = 0;
         while position < self.slots.len() {
             let slot = &mut self.slots[position];
-            let over = slot.is_over(queries);
-            let turn = match self.job.attack.goal() {
-                Goal::Ball => {
-                    if over {
-                        slot.chain.step = queries;
-                    }
-                    slot.chain.turn(Keep::Any, epsilons, restarts, queries)
-                }
-                Goal::Nearest if over => Turn::Finished,
-                Goal::Nearest => Turn::Continue,
-            };
+            if slot.is_over(pace.steps) {
+                slot.chain.step = pace.steps;
+            }
+            let turn = slot.chain.turn(&pace);
             match turn {
                 Turn::Continue => position += 1,
                 Turn::Begin => {
@@ -354,7 +357,7 @@ impl Engine<'_, '_> {
                 }
                 Turn::Finished => {
                     let slot = self.slots.swap_remove(position);
-                    self.finish(slot)?;
+                    self.finish(&slot.chain)?;
                 }
             }
         }
@@ -362,26 +365,20 @@ impl Engine<'_, '_> {
     }
 
     /// Hands on what is known of a sample.
-    fn finish(&mut self, slot: Slot) -> Result<(), Error> {
-        let Slot {
-            mut chain, nearest, ..
-        } = slot;
-        if self.job.attack.goal() == Goal::Nearest {
-            let epsilons = &self.job.config.epsilons;
-            chain.cells = cells(&chain, nearest.as_ref(), epsilons);
-            self.lost += u64::from(nearest.is_none());
-            let found = nearest.and_then(|nearest| {
-                let epsilon = epsilons
-                    .iter()
-                    .find(|&&epsilon| nearest.distance <= epsilon);
-                epsilon.map(|&epsilon| (epsilon, nearest))
+    fn finish(&mut self, chain: &Chain) -> Result<(), Error> {
+        if self.job.attack.goal() == Goal::MinimumNorm {
+            self.lost += u64::from(chain.nearest.is_none());
+            let within = chain.nearest.as_ref().and_then(|nearest| {
+                let mut epsilons = self.job.config.epsilons.iter();
+                let epsilon = epsilons.find(|&&epsilon| nearest.distance <= epsilon)?;
+                Some((nearest, *epsilon))
             });
-            if let Some((epsilon, Nearest { verdict, point, .. })) = found {
+            if let Some((nearest, epsilon)) = within {
                 self.ledger
-                    .adversarial(&chain, verdict.prediction, epsilon, &point)?;
+                    .adversarial(chain, nearest.cell.prediction, epsilon, &nearest.point)?;
             }
         }
-        self.ledger.finished(&chain)
+        self.ledger.finished(chain)
     }
 }
 
@@ -390,47 +387,4 @@ impl Slot {
     fn is_over(&self, queries: u32) -> bool {
         !self.asks || self.chain.step >= queries
     }
-
-    /// Keeps the point that was asked about where it is nearer than the nearest wrong one.
-    fn consider(&mut self, norm: Norm, verdict: Verdict) {
-        let distance = norm.distance(&self.chain.clean, &self.point);
-        if self
-            .nearest
-            .as_ref()
-            .is_none_or(|nearest| distance < nearest.distance)
-        {
-            self.nearest = Some(Nearest {
-                distance,
-                verdict,
-                point: self.point.clone(),
-            });
-        }
-    }
-}
-
-/// What the nearest wrong point comes to at each radius: broken from its distance on; below that the clean sample is all there is to report.
-fn cells(chain: &Chain, nearest: Option<&Nearest>, epsilons: &[f64]) -> Vec<Cell> {
-    let cell = |(position, &epsilon): (usize, &f64)| {
-        // The search was one and the same; its queries are counted once.
-        let steps = if position == 0 { chain.step.into() } else { 0 };
-        match nearest.filter(|nearest| nearest.distance <= epsilon) {
-            Some(nearest) => Cell {
-                prediction: nearest.verdict.prediction,
-                loss: nearest.verdict.loss,
-                robust: false,
-                distances: distances(&chain.clean, &nearest.point),
-                steps,
-                restart: 0,
-            },
-            None => Cell {
-                prediction: chain.verdict.prediction,
-                loss: chain.verdict.loss,
-                robust: true,
-                distances: Distances::default(),
-                steps,
-                restart: 0,
-            },
-        }
-    };
-    epsilons.iter().enumerate().map(cell).collect()
 }

@@ -52,6 +52,66 @@ pub fn build<'g>(loss: Loss, logits: Expr<'g>, labels: Expr<'g>, classes: i64) -
     }
 }
 
+/// How far apart the distributions of two models are, for each sample.
+#[derive(Debug, Clone)]
+pub struct DivergenceExpr<'g> {
+    /// KL(p ‖ q): float32 `[n]` (float64 where the logits are).
+    pub loss: Expr<'g>,
+    /// The logits of p, with d(sum of losses)/d(logits).
+    pub from: (ValueId, Expr<'g>),
+    /// The logits of q, with d(sum of losses)/d(logits).
+    pub to: (ValueId, Expr<'g>),
+}
+
+/// Adds KL(p ‖ q) = Σ p (log p − log q) to the graph, p and q the softmax of logits `[n, classes]`.
+///
+/// d KL/d(logits of q) = q − p, and d KL/d(logits of p) = p (log p − log q − KL).
+/// Half-precision logits are brought to float32 first.
+#[must_use]
+pub fn divergence<'g>(from: Expr<'g>, to: Expr<'g>) -> DivergenceExpr<'g> {
+    let single = |logits: Expr<'g>| match logits.dtype() {
+        DType::F64 => logits,
+        _ => logits.cast(DType::F32),
+    };
+    let (from, to) = (single(from), single(to));
+    let batch = [from.shape().first().copied().unwrap_or(Dim::BATCH)];
+    let (log_p, log_q) = (from.log_softmax(1), to.log_softmax(1));
+    let (p, q) = (log_p.unary("Exp"), log_q.unary("Exp"));
+    let ratio = log_p - log_q;
+    let value = (p * ratio).sum(&[1]);
+    DivergenceExpr {
+        loss: value.reshape(&batch),
+        from: (from.id(), p * (ratio - value)),
+        to: (to.id(), q - p),
+    }
+}
+
+/// As [`build`], against one class of each sample (`targets`, int64 `[n]`) instead of all others; `None` where the loss has no such form.
+#[must_use]
+pub fn targeted<'g>(
+    loss: Loss,
+    logits: Expr<'g>,
+    labels: Expr<'g>,
+    targets: Expr<'g>,
+    classes: i64,
+) -> Option<LossExpr<'g>> {
+    let logits = if logits.dtype() == DType::F64 {
+        logits
+    } else {
+        logits.cast(DType::F32)
+    };
+    let batch = [logits.shape().first().copied().unwrap_or(Dim::BATCH)];
+    let hot = |indices: Expr<'g>| indices.one_hot(classes, DType::F32).cast_like(logits);
+    match loss {
+        Loss::Margin => {
+            let difference = hot(targets) - hot(labels);
+            let margin = (logits * difference).sum(&[1]).reshape(&batch);
+            Some(from_value(margin))
+        }
+        Loss::CrossEntropy | Loss::Dlr => None,
+    }
+}
+
 /// A loss that is differentiated by the rules of its own nodes.
 fn from_value(loss: Expr<'_>) -> LossExpr<'_> {
     let ones = loss.builder().full(loss.dtype(), &loss.shape(), 1.0);

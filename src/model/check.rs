@@ -23,7 +23,12 @@ const ROUNDED: f64 = 5e-2;
 
 /// How much the scores of the file and of what was made of it may differ.
 fn tolerance_under(options: &ModelOptions, dtype: DType) -> f64 {
-    if options.straight_through {
+    tolerance_of(options.straight_through, dtype)
+}
+
+/// How much scores of that type may differ, with quantised operators computed in floats or not.
+pub(super) fn tolerance_of(straight_through: bool, dtype: DType) -> f64 {
+    if straight_through {
         ROUNDED
     } else {
         tolerance(dtype)
@@ -144,7 +149,7 @@ pub(super) fn agrees(
 }
 
 /// Whether the numbers agree, as far as both go.
-fn close(expected: &[f64], found: &[f64], tolerance: f64) -> bool {
+pub(super) fn close(expected: &[f64], found: &[f64], tolerance: f64) -> bool {
     let finite = expected.iter().copied().filter(|value| value.is_finite());
     let scale = finite.fold(1e-6, |most: f64, value| most.max(value.abs()));
     let mut pairs = expected.iter().zip(found);

@@ -1,22 +1,12 @@
 //! Gradient graphs made elsewhere, under the same contract.
 
-use super::{Batch, Error, GradientGraph, Model, load, ports, trace};
+use super::slope::{self, Samples, Verdict};
+use super::{Batch, Error, GradientGraph, Model, check, load, ports, trace};
 use crate::graph::{Graph, ValueId, passes};
-use crate::loss::Loss;
 use crate::onnx;
 use crate::runtime::Value;
 use crate::tensor::Tensor;
 use std::path::Path;
-
-/// Scores may differ from the model's by this much, relative to the largest.
-const SCORES: f64 = 1e-3;
-
-/// The slope along the gradient may differ from its length by this much, relative, over the samples together: central differences in
-/// single precision are no better.
-const SLOPE: f64 = 0.1;
-
-/// How far the points of the central difference are from the sample, relative to its size.
-const STEP: f64 = 1e-3;
 
 impl GradientGraph {
     /// Reads a gradient graph that was made elsewhere, and checks it against the model on samples: the scores, and the slope of the loss along
@@ -80,18 +70,21 @@ impl GradientGraph {
                 "its output `grad` has another shape than the input".into(),
             ));
         }
-        sample.agrees(&graph).map_err(|error| match error {
-            Error::Unsuitable(reason) => unsuitable(reason),
-            error => error,
-        })?;
-        Ok(GradientGraph {
+        let found = GradientGraph {
             graph,
             labels: labels_input,
+            targets: None,
             output,
             loss,
             gradients: vec![(input, gradient)],
-            softmax_removed: false,
-        })
+            // The losses of the contract are those of logits.
+            softmax_removed: model.ends_in_softmax(),
+        };
+        sample.agrees(&found).map_err(|error| match error {
+            Error::Unsuitable(reason) => unsuitable(reason),
+            error => error,
+        })?;
+        Ok(found)
     }
 }
 
@@ -140,102 +133,56 @@ impl Sample<'_> {
     }
 
     /// Compares scores and slopes.
-    fn agrees(&self, graph: &Graph) -> Result<(), Error> {
+    fn agrees(&self, found: &GradientGraph) -> Result<(), Error> {
         let size = match self.model.batch() {
             Batch::Dynamic => self.labels.len(),
             Batch::Fixed(size) => size,
         };
         let feeds = self.feeds(size)?;
-        let mut session = load(&graph.to_model(), self.model.session_options())?;
+        let graph = found.graph.to_model();
+        let mut session = load(&graph, self.model.session_options())?;
         let inputs: Vec<(&str, &Value)> = feeds
             .iter()
             .map(|(name, value)| (name.as_str(), value))
             .collect();
-        let found = session.run_for(&[self.model.output(), "grad"], &inputs)?;
-        let [scores, gradient] = found.as_slice() else {
-            return Err(Error::Internal(
-                "the gradient graph gave too few outputs".into(),
-            ));
-        };
-        let (scores, gradient) = (scores.to_tensor()?.to_f64(), gradient.to_tensor()?.to_f64());
-        let points: Vec<f32> = self
-            .points
-            .iter()
-            .copied()
-            .cycle()
-            .take(size * self.width())
-            .collect();
-        let labels: Vec<u32> = self.labels.iter().copied().cycle().take(size).collect();
-        let mut judge = self.model.judge()?;
-        let expected = judge.scores(&points, &[])?;
-        let largest = expected
-            .iter()
-            .fold(1e-6, |most: f64, &score| most.max(f64::from(score).abs()));
-        if scores
-            .iter()
-            .zip(&expected)
-            .any(|(a, &b)| (a - f64::from(b)).abs() > SCORES * largest)
-        {
+        let scores = session.run_for(&[self.model.output()], &inputs)?;
+        let scores = scores.first().map(Value::to_tensor).transpose()?;
+        let scores = scores.ok_or_else(|| Error::Internal("there are no scores".into()))?;
+        let points = self.points.iter().copied().cycle();
+        let points: Vec<f32> = points.take(size * self.width()).collect();
+        let expected = self.model.judge()?.scores(&points, &[])?;
+        let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
+        let tolerance = check::tolerance_of(self.model.straight_through(), scores.dtype());
+        if !check::close(&expected, &scores.to_f64(), tolerance) {
             return Err(Error::Unsuitable(
                 "its scores on the first samples are not those of the model: it belongs to another"
                     .into(),
             ));
         }
-        if let Some(element) = gradient.iter().position(|g| !g.is_finite()) {
-            return Err(Error::Unsuitable(format!(
-                "its gradient is {} in element {} of sample {} of those that it is checked with",
-                gradient[element],
-                element % self.width().max(1),
-                element / self.width().max(1)
-            )));
-        }
-        let made_for = graph
-            .model
-            .metadata_props
-            .iter()
-            .find(|entry| entry.key.as_deref() == Some("mohs.loss"));
-        let cross_entropy =
-            made_for.is_none_or(|entry| entry.value.as_deref() == Some(Loss::CrossEntropy.name()));
-        if !cross_entropy {
-            return Ok(());
-        }
-        let (mut slope, mut length) = (0.0, 0.0);
-        let width = self.width();
-        for (sample, (point, gradient)) in
-            points.chunks(width).zip(gradient.chunks(width)).enumerate()
-        {
-            let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
-            if norm == 0.0 {
-                continue;
+        let samples = Samples {
+            points: self.points,
+            data: &[],
+            labels: self.labels,
+        };
+        let agreement = slope::compare(self.model, found, &samples)?;
+        match agreement.verdict() {
+            Verdict::Agrees => Ok(()),
+            Verdict::Undecided => {
+                tracing::warn!(
+                    "the loss moves too little around the first samples to check the gradient graph with"
+                );
+                Ok(())
             }
-            let size = point
-                .iter()
-                .map(|&x| f64::from(x).powi(2))
-                .sum::<f64>()
-                .sqrt()
-                .max(1.0);
-            let step = STEP * size;
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the model computes in single precision"
-            )]
-            let moved = |sign: f64| -> Vec<f32> {
-                point
-                    .iter()
-                    .zip(gradient)
-                    .map(|(&x, g)| (f64::from(x) + sign * step * g / norm) as f32)
-                    .collect()
-            };
-            let both = [moved(1.0), moved(-1.0)].concat();
-            let verdicts = judge.judge(&both, &[], &[labels[sample]; 2])?;
-            slope += (verdicts[0].loss - verdicts[1].loss) / (2.0 * step);
-            length += norm;
+            Verdict::Disagrees { wrong, told } => {
+                let passes_through = (found.metadata("mohs.straight-through") == Some("true")
+                    && !self.model.straight_through())
+                .then_some("; it was made with --straight-through, so give that here too");
+                Err(Error::Unsuitable(format!(
+                    "its gradient is not that of the model for {wrong} of {told} samples: along it the loss rises by {:.4} times its length{}",
+                    agreement.slope_ratio(),
+                    passes_through.unwrap_or_default()
+                )))
+            }
         }
-        if (slope - length).abs() > SLOPE * length.max(1e-6) {
-            return Err(Error::Unsuitable(format!(
-                "its gradient is not that of the model: along it the loss rises by {slope:.4} on the first samples together, and by its length it should be {length:.4}"
-            )));
-        }
-        Ok(())
     }
 }

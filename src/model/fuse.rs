@@ -10,7 +10,7 @@ use crate::threat::{Bounds, Norm};
 use std::cell::RefCell;
 
 /// The graph form of [`Arrays`]: every array is a value of the graph, `[n, d]` or `[n, 1]`.
-struct GraphArrays<'g> {
+pub(crate) struct GraphArrays<'g> {
     builder: &'g Builder,
     values: RefCell<Vec<Expr<'g>>>,
     width: usize,
@@ -18,7 +18,17 @@ struct GraphArrays<'g> {
 }
 
 impl<'g> GraphArrays<'g> {
-    fn push(&self, value: Expr<'g>) -> ArrayId {
+    /// Arrays of samples of `width` elements of type `dtype`.
+    pub(crate) fn new(builder: &'g Builder, width: usize, dtype: DType) -> Self {
+        GraphArrays {
+            builder,
+            values: RefCell::new(Vec::new()),
+            width,
+            dtype,
+        }
+    }
+
+    pub(crate) fn push(&self, value: Expr<'g>) -> ArrayId {
         let mut values = self.values.borrow_mut();
         values.push(value);
         ArrayId(values.len() - 1)
@@ -29,7 +39,7 @@ impl<'g> GraphArrays<'g> {
     }
 
     /// Masks are kept as booleans, and become numbers only where arithmetic is done with them.
-    fn number(&self, id: ArrayId) -> Expr<'g> {
+    pub(crate) fn number(&self, id: ArrayId) -> Expr<'g> {
         self.get(id).cast(self.dtype)
     }
 }
@@ -162,12 +172,11 @@ pub(super) fn fuse(
             .ok_or_else(|| Error::Internal("a value of the program has no shape".into()))
     };
     let flat = [batch, Dim::fixed(width)];
-    let arrays = GraphArrays {
-        builder: &builder,
-        values: RefCell::new(Vec::new()),
-        width: usize::try_from(width).unwrap_or_default(),
-        dtype: DType::F32,
-    };
+    let arrays = GraphArrays::new(
+        &builder,
+        usize::try_from(width).unwrap_or_default(),
+        DType::F32,
+    );
     let array = |value| Array::new(&arrays, arrays.push(value));
     let point = expr(input)?;
     let as_rows = |id| Ok::<_, Error>(array(expr(id)?.cast(DType::F32).reshape(&flat)));
@@ -179,18 +188,6 @@ pub(super) fn fuse(
         epsilon: array(expr(epsilon)?),
         step_size: array(expr(step_size)?),
     };
-    let loss = expr(gradient.loss)?;
-    let gradient_rows = expr(grad)?.cast(DType::F32).reshape(&flat);
-    let pass = Pass {
-        point: as_rows(input)?,
-        gradient: array(gradient_rows),
-        loss: array(loss.cast(DType::F32).reshape(&[batch, Dim::ONE])),
-    };
-    let states: Vec<_> = states
-        .into_iter()
-        .map(|id| expr(id).map(&array))
-        .collect::<Result<_, _>>()?;
-    let next = attack.step(&context, &pass, &states);
     let output = expr(gradient.output)?;
     let (_, classes) = class_axis(&output.shape())
         .ok_or_else(|| Error::Internal("the output has no classes".into()))?;
@@ -198,6 +195,20 @@ pub(super) fn fuse(
         .reshape(&[batch, Dim::fixed(classes)])
         .arg_max(1)
         .reshape(&[batch]);
+    let labels = expr(gradient.labels)?;
+    let loss = expr(gradient.loss)?;
+    let gradient_rows = expr(grad)?.cast(DType::F32).reshape(&flat);
+    let pass = Pass {
+        point: as_rows(input)?,
+        gradient: array(gradient_rows),
+        loss: array(loss.cast(DType::F32).reshape(&[batch, Dim::ONE])),
+        adversarial: array(!predictions.equal(labels).reshape(&[batch, Dim::ONE])),
+    };
+    let states: Vec<_> = states
+        .into_iter()
+        .map(|id| expr(id).map(&array))
+        .collect::<Result<_, _>>()?;
+    let next = attack.step(&context, &pass, &states);
     let magnitudes = gradient_rows.unary("Abs").sum(&[1]).reshape(&[batch]);
     let next_point = arrays
         .number(next.point.id())

@@ -22,6 +22,8 @@ pub struct GradientOptions {
     pub wrt: Vec<String>,
     /// Whether a final `Softmax` is differentiated through, instead of from the logits below it.
     pub keep_softmax: bool,
+    /// Whether the loss is that against one class of each sample, given as the input `targets`, instead of all others.
+    pub targeted: bool,
     /// Whether the gradient is brought to size 1 on its way, sample by sample, and back at its end: where it is computed in float16, that of a
     /// confident sample would vanish.
     pub scale_seed: bool,
@@ -34,6 +36,8 @@ pub struct GradientGraph {
     pub graph: Graph,
     /// The labels.
     pub labels: ValueId,
+    /// The classes that the loss goes toward, where it is targeted.
+    pub targets: Option<ValueId>,
     /// The model's output with a number for each class.
     pub output: ValueId,
     /// The loss of each sample.
@@ -50,18 +54,20 @@ impl GradientGraph {
     /// # Errors
     /// Where the graph says that it has another loss.
     pub fn check_loss(&self, loss: Loss) -> Result<(), Error> {
-        let entry = self
-            .graph
-            .model
-            .metadata_props
-            .iter()
-            .find(|entry| entry.key.as_deref() == Some("mohs.loss"));
-        match entry.and_then(|entry| entry.value.as_deref()) {
+        match self.metadata("mohs.loss") {
             Some(made) if made != loss.name() => Err(Error::Unsuitable(format!(
                 "the gradient graph was made for the {made} loss, and the attack asks for {loss}; give the attack loss={made}"
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// What the graph says of itself under a key such as `mohs.loss`.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let mut entries = self.graph.model.metadata_props.iter();
+        let entry = entries.find(|entry| entry.key.as_deref() == Some(key))?;
+        entry.value.as_deref()
     }
 }
 
@@ -95,10 +101,13 @@ pub fn derive(
             .map(|id| format!("grad.{}", graph.name(*id)))
             .collect()
     };
-    for name in names.iter().map(String::as_str).chain(["labels", "loss"]) {
+    for name in names.iter().map(String::as_str).chain(["labels", "targets", "loss"]) {
         make_room(&mut graph, name)?;
     }
     let labels = add_input(&mut graph, "labels", DType::I64, &[scores.batch]);
+    let targets = options
+        .targeted
+        .then(|| add_input(&mut graph, "targets", DType::I64, &[scores.batch]));
     let builder = Builder::new(graph);
     builder.set_scope("loss");
     let logits = builder
@@ -108,7 +117,15 @@ pub fn derive(
     let labels_expr = builder
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
-    let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
+    let built = match targets.and_then(|id| builder.expr(id)) {
+        None => grad::loss::build(options.loss, logits, labels_expr, scores.classes),
+        Some(targets) => {
+            grad::loss::targeted(options.loss, logits, labels_expr, targets, scores.classes)
+                .ok_or_else(|| {
+                    Error::Unsuitable(format!("the {} loss has no targeted form", options.loss))
+                })?
+        }
+    };
     let (seed, size) = if options.scale_seed {
         let (seed, size) = grad::loss::scaled(built.seed);
         (seed, Some(size))
@@ -168,6 +185,7 @@ pub fn derive(
     Ok(GradientGraph {
         graph,
         labels,
+        targets,
         output,
         loss,
         gradients,
@@ -176,15 +194,15 @@ pub fn derive(
 }
 
 /// The class scores that the loss is computed from.
-struct Scores {
-    logits: ValueId,
-    batch: Dim,
-    classes: i64,
-    softmax_removed: bool,
+pub(super) struct Scores {
+    pub(super) logits: ValueId,
+    pub(super) batch: Dim,
+    pub(super) classes: i64,
+    pub(super) softmax_removed: bool,
 }
 
 impl Scores {
-    fn find(graph: &Graph, output: ValueId, keep_softmax: bool) -> Result<Self, Error> {
+    pub(super) fn find(graph: &Graph, output: ValueId, keep_softmax: bool) -> Result<Self, Error> {
         let name = graph.name(output);
         let fact = graph.fact(output).ok_or_else(|| {
             Error::Unsuitable(format!("the shape of output `{name}` depends on the data, or it is no tensor; choose another with --output"))
@@ -314,7 +332,7 @@ fn is_step(node: &crate::graph::Node) -> bool {
 }
 
 /// Names the operators with a declared zero that a value feeds, for the message that it has no gradient.
-fn zeros_behind(graph: &Graph, id: ValueId) -> String {
+pub(super) fn zeros_behind(graph: &Graph, id: ValueId) -> String {
     let mut reached = vec![false; graph.value_count()];
     reached[id.index()] = true;
     let mut zeros = Vec::new();
@@ -353,7 +371,7 @@ fn zeros_behind(graph: &Graph, id: ValueId) -> String {
 }
 
 /// Frees a name that the contract needs, where an inner value has it.
-fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
+pub(super) fn make_room(graph: &mut Graph, name: &str) -> Result<(), Error> {
     let Some(id) = graph.find(name) else {
         return Ok(());
     };

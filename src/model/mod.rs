@@ -16,8 +16,11 @@ mod perturbing;
 mod ports;
 pub mod program;
 mod runner;
+pub mod slope;
 pub mod trace;
+pub mod training;
 
+pub(crate) use fuse::GraphArrays;
 pub use gradient::{GradientGraph, GradientOptions};
 pub use inspection::{Inspection, OperatorUse, Support};
 pub use judge::{Answers, Judge, Verdict};
@@ -30,6 +33,7 @@ use crate::runtime::{self, Arithmetic, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
+pub(crate) use ports::typed;
 use ports::Ports;
 use std::path::{Path, PathBuf};
 
@@ -135,6 +139,9 @@ pub struct Model {
     straight_through: bool,
     session: SessionOptions,
     search: Arithmetic,
+    /// What was asked for, and the inputs that were chosen: the model is worked out again where it is trained.
+    options: ModelOptions,
+    ports: Ports,
 }
 
 impl Model {
@@ -189,6 +196,22 @@ impl Model {
             DType::F16 => Precision::Half,
             DType::BF16 => Precision::Brain,
             _ => Precision::Single,
+        }
+    }
+
+    /// The coarsest precision that the model computes in anywhere.
+    #[must_use]
+    pub fn coarsest(&self) -> Precision {
+        let computes_in = |dtype: DType| {
+            let mut facts = self.graph.value_ids().filter_map(|id| self.graph.fact(id));
+            facts.any(|fact| fact.dtype == dtype)
+        };
+        if computes_in(DType::BF16) {
+            Precision::Brain
+        } else if computes_in(DType::F16) {
+            Precision::Half
+        } else {
+            Precision::Single
         }
     }
 

@@ -49,9 +49,11 @@ impl Model {
             output,
             sample_shape: ports.sample_shape.clone(),
             answers,
+            options: options.clone(),
             batch,
             notes,
             others: ports.others().map(str::to_owned).collect(),
+            ports,
             cut: None,
             straight_through: options.straight_through,
             session: options.session.clone(),
@@ -214,7 +216,24 @@ fn run(
     notes: &mut Vec<String>,
 ) -> Result<Understood, Error> {
     let shipped = normalized(shipped, ports, options)?;
-    let mut graph = shipped.clone();
+    let (graph, runs) = work_out(shipped.clone(), batch, ports, options, notes, |_| Ok(()))?;
+    Ok(Understood {
+        shipped,
+        graph,
+        batch,
+        runs,
+    })
+}
+
+/// Lifts, simplifies and runs a graph that is normalised; `prepare` changes it before it is simplified.
+pub(super) fn work_out(
+    mut graph: Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+    prepare: impl FnOnce(&mut Graph) -> Result<(), Error>,
+) -> Result<(Graph, Vec<Run>), Error> {
     passes::lift(&mut graph)?;
     if options.straight_through && passes::has_quantized(&graph) {
         trace_at(&mut graph, batch, ports, options)?;
@@ -228,6 +247,7 @@ fn run(
         graph = expanded;
         notes.extend(left);
     }
+    prepare(&mut graph)?;
     let mut graph = simplify(&graph, options, notes)?;
     passes::count_iterations(&mut graph);
     let mut runs = trace_at(&mut graph, batch, ports, options)?;
@@ -236,12 +256,7 @@ fn run(
         passes::count_iterations(&mut graph);
         runs = trace_at(&mut graph, batch, ports, options)?;
     }
-    Ok(Understood {
-        shipped,
-        graph,
-        batch,
-        runs,
-    })
+    Ok((graph, runs))
 }
 
 /// Lets ONNX Runtime fold constants, inline functions and fuse batch normalisation, in standard operators.

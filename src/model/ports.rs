@@ -211,7 +211,7 @@ fn bits(seed: u64, first: usize, samples: usize, width: usize) -> Vec<f32> {
 }
 
 /// Numbers in a type.
-pub(super) fn typed(dtype: DType, shape: &[usize], elements: Vec<f32>) -> Result<Tensor, Error> {
+pub(crate) fn typed(dtype: DType, shape: &[usize], elements: Vec<f32>) -> Result<Tensor, Error> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the caller's numbers are small integers there"

@@ -37,6 +37,11 @@ pub fn render(summary: &Summary, style: Style) -> String {
         text.push('\n');
         text.push_str(&style.paint(Role::Quiet, note));
         text.push('\n');
+        if summary.rows.iter().any(|row| !row.untrustworthy.is_empty()) {
+            let note = "! This number is not to be trusted; the diagnostics say why.";
+            text.push_str(&style.paint(Role::Bad, note));
+            text.push('\n');
+        }
     }
     text
 }
@@ -167,6 +172,9 @@ fn fields(summary: &Summary, row: &SummaryRow) -> [String; COLUMNS] {
         Norm::L2 | Norm::L1 => row.mean_l2,
     };
     let mut robust = format!("{:>5}", percent(row.robust_accuracy));
+    if !row.untrustworthy.is_empty() {
+        robust.push('!');
+    }
     if !row.robust_accuracy_low.is_nan() {
         let (low, high) = (row.robust_accuracy_low, row.robust_accuracy_high);
         robust.push_str(&format!(" ({}–{})", percent(low), percent(high)));
@@ -212,7 +220,7 @@ pub(super) fn shortened(text: &str, width: usize) -> String {
 }
 
 /// A long name in lines of at most 80 characters, broken after commas where there are any.
-fn broken(name: &str) -> Vec<String> {
+pub(super) fn broken(name: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
     for part in name.split_inclusive(',') {
@@ -314,6 +322,29 @@ mod tests {
                    ℓ∞   8/255  98.2   0.0 (0.0–0.8)      100.0   0.0304       3094  0.0s
 
         In %: clean, robust with its 95 % confidence interval (CI), success.
+        ");
+    }
+
+    #[test]
+    fn a_number_that_is_not_to_be_trusted_is_marked_where_it_stands() {
+        let mut summary = usual();
+        summary.rows[3].untrustworthy = "zero-gradients".to_owned();
+        let text = render(&summary, Style::Plain);
+        assert!(widest(&text) <= WIDTH);
+        insta::assert_snapshot!(text, @"
+        digits.onnx: 450 samples
+
+        attack     norm ε     clean robust (95 % CI)   success  mean ℓ∞  gradients  time
+        ────────────────────────────────────────────────────────────────────────────────
+        fgsm       ℓ∞   2/255  98.2  98.2 (96.5–99.2)      0.0        –      17.7k  4.9s
+                   ℓ∞   8/255  98.2  70.4 (66.0–74.6)     28.3   0.0304      13.6k  3.5s
+        pgd        ℓ∞   2/255  98.2  89.1 (85.9–91.8)      9.3   0.0076      16.3k  4.5s
+                   ℓ∞   8/255  98.2   0.0! (0.0–0.8)     100.0   0.0304       3094  0.0s
+        worst-case ℓ∞   2/255  98.2  88.9 (85.6–91.6)      9.5   0.0076      16.3k  4.4s
+                   ℓ∞   8/255  98.2   0.0 (0.0–0.8)      100.0   0.0304       3094  0.0s
+
+        In %: clean, robust with its 95 % confidence interval (CI), success.
+        ! This number is not to be trusted; the diagnostics say why.
         ");
     }
 

@@ -73,6 +73,7 @@ impl MadeUp {
         let find = |name: &str| graph.find(name).unwrap();
         let gradient = GradientGraph {
             labels: find("labels"),
+            targets: None,
             output: find("logits"),
             loss: find("loss"),
             gradients: vec![(find("x"), find("grad"))],
@@ -111,6 +112,7 @@ impl MadeUp {
             point: row(&slot.point),
             gradient: row(&gradient),
             loss: row(&[0.0]),
+            adversarial: row(&[0.0]),
         };
         let next = attack.step(&context, &pass, &[]);
         arrays.value(next.point).iter().copied().collect()
@@ -210,6 +212,7 @@ fn compare(made_up: &MadeUp, attack: &dyn Attack, norm: Norm, bounds: Bounds, sl
             point: &slot.point,
             state: &[],
             label: 0,
+            target: 0,
             epsilon: slot.epsilon,
             step_size: attack.step_size(slot.epsilon),
         };

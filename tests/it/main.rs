@@ -21,11 +21,13 @@ mod layering;
 mod lift;
 mod onnx_nodes;
 mod operators;
+mod parameters;
 mod quantized;
 mod queries;
 mod references;
 mod registry;
 mod sources;
+mod train;
 
 /// Loads ONNX Runtime, once for all tests.
 fn runtime_ready() {

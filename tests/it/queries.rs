@@ -151,8 +151,7 @@ fn the_nearest_point_breaks_every_larger_radius_and_is_paid_for_once() {
         if rows[0].clean_prediction != rows[0].label {
             continue;
         }
-        assert_eq!(rows[0].steps, 400);
-        assert!(rows[1..].iter().all(|row| row.steps == 0));
+        assert_eq!(rows.iter().map(|row| row.steps).sum::<u64>(), 400);
         let distance = rows.iter().find(|row| !row.robust).map(|row| row.l2);
         for row in rows {
             let within = distance.is_some_and(|distance| distance <= row.epsilon);

@@ -6,6 +6,7 @@
 //! over them (a hundred times as long as one iteration below), so λ is found by iterating.
 
 use super::super::{Array, Context};
+use super::FAR;
 use crate::threat::Norm;
 
 /// How often λ is improved in ℓ∞; the first value counts.
@@ -22,9 +23,6 @@ const BY_WEIGHT: usize = 12;
 ///
 /// Of the same cases, 8 took more than 12 for 1e-6 and one, by a little, more than 16.
 const BRACKET: usize = 16;
-
-/// More than any room or gap that counts, and small enough that no product with a weight overflows.
-const FAR: f64 = 1e30;
 
 /// `normal · δ = gap`, for perturbations δ of a point; `normal` `[n, d]`, `gap` `[n, 1]`.
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +147,7 @@ fn nonzero(lengths: Array<'_>) -> Array<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::plane::shortest;
     use crate::attack::host::HostArrays;
     use ndarray::{Array2, array};
     use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
@@ -199,65 +198,10 @@ mod tests {
                 .collect()
         }
 
-        /// The size of each element of the shortest perturbation, from the sorted places where an element meets its bound.
-        fn reference(&self, norm: Norm) -> Vec<f64> {
-            let walk = self.walk();
-            let gap = f64::from(self.gap).abs();
-            let product = |moves: &[f64]| -> f64 {
-                let pairs = walk.iter().zip(moves);
-                pairs
-                    .map(|((w, _), m)| if *m > 0.0 { w * m } else { 0.0 })
-                    .sum()
-            };
-            let corner: Vec<f64> = walk.iter().map(|(_, room)| *room).collect();
-            if product(&corner) <= gap {
-                return corner;
-            }
-            if norm == Norm::L1 {
-                return self.knapsack(&walk);
-            }
-            let at = |level: f64| -> Vec<f64> {
-                let sizes = walk.iter().map(|&(w, room)| match norm {
-                    Norm::L2 => (level * w).min(room),
-                    _ => level.min(room),
-                });
-                sizes.collect()
-            };
-            let mut places: Vec<f64> = walk
-                .iter()
-                .filter(|(w, room)| *w > 0.0 && room.is_finite())
-                .map(|(w, room)| if norm == Norm::L2 { room / w } else { *room })
-                .chain([0.0])
-                .collect();
-            places.sort_by(f64::total_cmp);
-            let after = places.partition_point(|&place| product(&at(place)) <= gap);
-            let left = places[after - 1];
-            // Straight from here to the next place, or for ever.
-            let right = places.get(after).copied().unwrap_or(2.0 * left + 1.0);
-            let (here, there) = (product(&at(left)), product(&at(right)));
-            at(left + (right - left) * (gap - here) / (there - here))
-        }
-
-        /// ℓ1: the heaviest first, each as far as it goes.
-        fn knapsack(&self, walk: &[(f64, f64)]) -> Vec<f64> {
-            let mut order: Vec<usize> = (0..walk.len()).collect();
-            order.sort_by(|&a, &b| walk[b].0.total_cmp(&walk[a].0));
-            let mut left = f64::from(self.gap).abs();
-            let mut moves = vec![0.0; walk.len()];
-            for i in order {
-                let (w, room) = walk[i];
-                if w > 0.0 {
-                    moves[i] = room.min(left / w);
-                    left -= moves[i] * w;
-                }
-            }
-            moves
-        }
-
         /// How much of the gap is left, and how much longer than the shortest the perturbation is, relative to each.
         fn errors(&self, norm: Norm) -> (f64, f64) {
             let solved = self.solve(norm);
-            let reference = self.reference(norm);
+            let reference = shortest(norm, &self.walk(), f64::from(self.gap).abs());
             let signed: Vec<f32> = reference.iter().map(|&m| m as f32).collect();
             let zero = vec![0.0; solved.len()];
             for (&m, &(down, up)) in solved.iter().zip(&self.room) {

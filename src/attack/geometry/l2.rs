@@ -18,6 +18,13 @@ pub(super) fn unit(gradient: Array<'_>) -> Array<'_> {
     scaled / (scaled * scaled).sum().sqrt().max(1.0)
 }
 
+/// ‖δ‖₂; scaled first, as in [`unit`], so that the squares of short perturbations do not underflow.
+pub(super) fn length(perturbation: Array<'_>) -> Array<'_> {
+    let largest = perturbation.abs().largest();
+    let scaled = perturbation / nonzero(largest);
+    largest * (scaled * scaled).sum().sqrt()
+}
+
 /// `point` itself where clipping to the bounds is enough; else clean + t·z, clipped, with the t that makes its length ε.
 ///
 /// With z = point − clean and each |δᵢ| at most its room rᵢ, the nearest point has δᵢ = sign(zᵢ)·min(t·|zᵢ|, rᵢ) for one t in [0, 1].

@@ -5,13 +5,18 @@
 //! The exact float64 forms that verdicts rest on are in [`crate::threat`].
 //! Start at [`direction`] and [`project`]; each norm has a file of its own.
 
-pub mod hyperplane;
+mod hyperplane;
 mod l1;
 mod l2;
 mod linf;
 
+pub use hyperplane::{Hyperplane, onto_hyperplane};
+
 use super::{Array, Context, Pass};
 use crate::threat::Norm;
+
+/// More than any length that counts, and small enough that sums over a sample do not overflow.
+const FAR: f64 = 1e30;
 
 /// The perturbation of length 1 in `norm` that raises the loss most, to first order, without regard to bounds.
 ///
@@ -50,6 +55,30 @@ pub fn project<'a>(context: &Context<'a>, point: Array<'a>) -> Array<'a> {
         Norm::L2 => l2::project(context, point),
         Norm::L1 => l1::project(context, point),
     }
+}
+
+/// The length of each sample's perturbation, `[n, 1]`, as float32 has it; what is reported is measured by [`Norm::distance`].
+#[must_use]
+pub fn length(norm: Norm, perturbation: Array<'_>) -> Array<'_> {
+    match norm {
+        Norm::Linf => perturbation.abs().largest(),
+        Norm::L2 => l2::length(perturbation),
+        Norm::L1 => perturbation.abs().sum(),
+    }
+}
+
+/// The distance from the clean sample of the farthest point within the bounds, `[n, 1]`; very large where there are none.
+#[must_use]
+pub fn longest<'a>(context: &Context<'a>) -> Array<'a> {
+    let room = (context.clean - context.low).max(context.high - context.clean);
+    length(context.norm, room.min(FAR))
+}
+
+/// The distance between the bounds; 1 where there are none.
+#[must_use]
+pub fn width_of_bounds<'a>(context: &Context<'a>) -> Array<'a> {
+    let width = context.high - context.low;
+    width.lt(FAR).select(width, 1.0)
 }
 
 /// Where an attack starts: at the clean sample, or ε·`noise` away from it and clipped to the bounds.

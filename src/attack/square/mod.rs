@@ -3,8 +3,8 @@
 mod bump;
 
 use super::grid::Grid;
-use super::query::{Answer, Goal, QueryAttack, Scene, Search};
-use super::{AttackSpec, Error, Loss, Parameter, Planned};
+use super::query::{Answer, QueryAttack, Scene, Search};
+use super::{AttackSpec, Error, Goal, Loss, Parameter, Planned};
 use crate::rng::Stream;
 use crate::threat::{Bounds, Norm, confine_to};
 use std::num::NonZeroU32;
@@ -160,7 +160,7 @@ impl QueryAttack for Square {
     }
 
     fn goal(&self) -> Goal {
-        Goal::Ball
+        Goal::Radius
     }
 
     fn needs_scores(&self) -> bool {

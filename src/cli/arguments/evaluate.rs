@@ -2,8 +2,8 @@
 
 use super::RuntimeArguments;
 use super::values::{
-    BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, above_zero, attack, bounds, epsilon, number,
-    positive, whole,
+    BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, above_zero, attack, bounds,
+    epsilon, number, positive, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;
@@ -35,29 +35,9 @@ pub struct ModelArguments {
     pub straight_through: bool,
 }
 
-/// Attacks a model and reports how robust it is.
+/// How a data set is read, and how the model takes it.
 #[derive(Debug, Clone, Args)]
-#[command(
-    about = "Attacks a model on a data set and reports how robust it is",
-    long_about = "Attacks a classifier on every sample of a data set, within a ball of radius ε, with exact gradients derived from \
-        the model itself. Shows a summary table; with --out, also writes summary.csv and samples.csv.",
-    after_help = "Examples:
-  mohs evaluate model.onnx --data test.npz --epsilon 8/255
-  mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255 \\
-      --attack fgsm,pgd:steps=40,restarts=5 --out report
-  mohs evaluate model.onnx --data images.npy,labels.npy --norm l2 \\
-      --epsilon 0.5 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-  mohs evaluate model.onnx --data images-idx3-ubyte.gz,labels-idx1-ubyte.gz \\
-      --epsilon 0.1,0.2,0.3 --limit 1000"
-)]
-pub struct EvaluateArguments {
-    /// The model and what of it is used.
-    #[command(flatten)]
-    pub model: ModelArguments,
-
-    /// The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
-    #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
-    pub data: DataPaths,
+pub struct ReadingArguments {
     /// The name of the samples in an .npz file [default: x]
     #[arg(long, value_name = "KEY", help_heading = "Data")]
     pub x_key: Option<String>,
@@ -91,6 +71,66 @@ pub struct EvaluateArguments {
         help_heading = "Data"
     )]
     pub std: Vec<f32>,
+}
+
+impl ReadingArguments {
+    /// Whether any of the arguments was given.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.x_key.is_some()
+            || self.y_key.is_some()
+            || self.label_column.is_some()
+            || self.scale.is_some()
+            || self.layout.is_some()
+            || self.offset > 0
+            || self.limit.is_some()
+    }
+
+    /// `--mean` and `--std`, if given.
+    ///
+    /// # Errors
+    ///
+    /// Where they differ in length.
+    pub fn normalization(&self) -> Result<Option<Normalization>, CheckError> {
+        if self.mean.len() != self.std.len() {
+            return Err(CheckError::Lengths {
+                mean: self.mean.len(),
+                std: self.std.len(),
+            });
+        }
+        Ok((!self.mean.is_empty()).then(|| Normalization {
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+        }))
+    }
+}
+
+/// Attacks a model and reports how robust it is.
+#[derive(Debug, Clone, Args)]
+#[command(
+    about = "Attacks a model on a data set and reports how robust it is",
+    long_about = "Attacks a classifier on every sample of a data set, within a ball of radius ε, with exact gradients derived from \
+        the model itself. Shows a summary table; with --out, also writes summary.csv and samples.csv.",
+    after_help = "Examples:
+  mohs evaluate model.onnx --data test.npz --epsilon 8/255
+  mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255 \\
+      --attack fgsm,pgd:steps=40,restarts=5 --out report
+  mohs evaluate model.onnx --data images.npy,labels.npy --norm l2 \\
+      --epsilon 0.5 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  mohs evaluate model.onnx --data images-idx3-ubyte.gz,labels-idx1-ubyte.gz \\
+      --epsilon 0.1,0.2,0.3 --limit 1000"
+)]
+pub struct EvaluateArguments {
+    /// The model and what of it is used.
+    #[command(flatten)]
+    pub model: ModelArguments,
+
+    /// The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
+    #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
+    pub data: DataPaths,
+    /// How the data set is read.
+    #[command(flatten)]
+    pub reading: ReadingArguments,
 
     /// The attacks, each with its parameters after a colon: fgsm,pgd:steps=40,restarts=5 (may be repeated)
     #[arg(
@@ -167,12 +207,7 @@ impl EvaluateArguments {
     ///
     /// Where `--mean` and `--std` differ in length, or a radius is given twice.
     pub fn check(&self) -> Result<(), CheckError> {
-        if self.mean.len() != self.std.len() {
-            return Err(CheckError::Lengths {
-                mean: self.mean.len(),
-                std: self.std.len(),
-            });
-        }
+        self.reading.normalization()?;
         for (position, radius) in self.epsilon.iter().enumerate() {
             let mut earlier = self.epsilon.iter().take(position);
             let same = |twin: &&Epsilon| twin.value().to_bits() == radius.value().to_bits();
@@ -184,15 +219,6 @@ impl EvaluateArguments {
             }
         }
         Ok(())
-    }
-
-    /// `--mean` and `--std`, if given.
-    #[must_use]
-    pub fn normalization(&self) -> Option<Normalization> {
-        (!self.mean.is_empty()).then(|| Normalization {
-            mean: self.mean.clone(),
-            std: self.std.clone(),
-        })
     }
 }
 

@@ -3,16 +3,20 @@
 //! Attacks and devices stay text: the modules that know them read them.
 
 mod evaluate;
+mod gate;
 #[cfg(test)]
 mod tests;
+mod train;
 mod values;
 
 use crate::loss::Loss;
 use crate::runtime::Build;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization};
+pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments};
+pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+pub use train::{BatchNormArgument, TrainArguments};
 pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
@@ -46,7 +50,23 @@ pub struct Arguments {
 #[expect(missing_docs, reason = "each variant is the command of that name")]
 pub enum Command {
     Evaluate(Box<EvaluateArguments>),
+    #[command(
+        about = "Evaluates a model and fails where it falls short of thresholds",
+        long_about = "Evaluates a model as `mohs evaluate` does and holds it against thresholds, from flags or from the nearest mohs.toml. \
+            Exits with 1 where one of them is missed, or where a number that a threshold leans on cannot be trusted.",
+        after_help = "Examples:
+  mohs gate --init
+  mohs gate
+  mohs gate model.onnx --data test.npz --epsilon 8/255 --min-robust-accuracy 0.4
+  mohs gate model.onnx --data test.npz --epsilon 2/255,8/255 \\
+      --min-robust-accuracy 2/255=0.8,8/255=0.4 --estimate bound
+  mohs gate new.onnx --data test.npz --epsilon 8/255 \\
+      --baseline old.onnx --max-drop 0.02"
+    )]
+    Gate(Box<GateArguments>),
+    Compare(CompareArguments),
     Gradient(GradientArguments),
+    Train(Box<TrainArguments>),
     Inspect(InspectArguments),
     Demo(DemoArguments),
     Doctor(DoctorArguments),
@@ -203,11 +223,12 @@ pub struct DoctorArguments {
 /// Lists what mohs knows.
 #[derive(Debug, Args)]
 #[command(
-    about = "Lists the attacks with their parameters, or the operators that can be differentiated",
-    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, or the ONNX operators \
-        that it can differentiate.",
+    about = "Lists the attacks, the methods of training, or the operators that can be differentiated",
+    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, the methods of training, \
+        or the ONNX operators that it can differentiate.",
     after_help = "Examples:
   mohs list attacks
+  mohs list methods
   mohs list operators"
 )]
 pub struct ListArguments {
@@ -222,6 +243,8 @@ pub struct ListArguments {
 pub enum Listed {
     /// The attacks with their parameters
     Attacks,
+    /// The methods of training with their parameters, optimizers and schedules
+    Methods,
     /// The operators that can be differentiated
     Operators,
 }
