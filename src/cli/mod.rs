@@ -4,9 +4,11 @@
 //! stderr. Start at [`arguments`]; each command has a file of its own.
 
 mod adversarial;
+mod agreement;
 pub mod arguments;
 mod compare;
 pub mod config;
+mod dataset;
 mod demo;
 mod doctor;
 mod evaluate;
@@ -59,7 +61,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Evaluate(arguments) => evaluate::run(arguments, verbosity),
         Command::Gate(arguments) => gate::run(arguments, verbosity),
         Command::Compare(arguments) => compare::run(arguments),
-        Command::Gradient(arguments) => gradient::run(arguments),
+        Command::Gradient(arguments) => gradient::run(arguments, verbosity),
         Command::Train(arguments) => train::run(arguments, verbosity),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, verbosity),

@@ -5,7 +5,7 @@ use super::trace::{self, Run};
 use super::{Answers, Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx;
-use crate::runtime::{Arithmetic, self, Optimization, SessionOptions};
+use crate::runtime::{self, Arithmetic, Optimization, SessionOptions};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -18,9 +18,11 @@ impl Model {
         let proto = onnx::read(path)?;
         let sha256 = digest(path)?;
         let mut original = Graph::from_model(proto);
+        let unwrapped = passes::unwrap_maps(&mut original);
         let ports = Ports::choose(&original, options)?;
         ports.declare(&mut original);
         let mut notes = ports.notes.clone();
+        notes.extend(unwrapped);
         // The file's own run has nothing to do with what is made of it: both go on at once.
         let (understood, file) = rayon::join(
             || understand(&original, &ports, options, &mut notes),
