@@ -11,6 +11,7 @@ mod comparison;
 mod diagnostic;
 mod error;
 mod paired;
+mod provenance;
 mod sample_set;
 mod statistics;
 mod verdict;
@@ -23,6 +24,7 @@ pub use comparison::{
 pub use diagnostic::{Diagnostic, DiagnosticKind, mark_untrustworthy};
 pub use error::SummaryError;
 pub use paired::Discordance;
+pub use provenance::{AttackRecord, FileRecord, Provenance, timestamp};
 use serde::{Deserialize, Serialize};
 pub use statistics::{Interval, clopper_pearson};
 pub use verdict::{Check, CheckKind, Estimate, Sense, Verdict};
