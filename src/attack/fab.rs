@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::geometry::{self, Hyperplane};
-use super::{Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Start};
+use super::{Attack, AttackSpec, Context, Error, Goal, Loss, Next, Parameter, Pass, Start};
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -127,17 +127,38 @@ impl Attack for Fab {
         self.steps.get()
     }
 
+    fn restarts(&self) -> u32 {
+        self.restarts.saturating_mul(self.targets).get()
+    }
+
+    fn starts_at_random(&self, restart: u32) -> bool {
+        restart >= self.targets.get()
+    }
+
+    fn goal(&self) -> Goal {
+        Goal::MinimumNorm
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets.get()
+    }
+
     fn loss(&self) -> Loss {
         Loss::Margin
     }
 
+    /// What random starts stay within.
     fn step_size(&self, epsilon: f64) -> f64 {
-        epsilon
+        0.5 * epsilon
     }
 
     fn init<'a>(&self, context: &Context<'a>, noise: Option<Array<'a>>) -> Start<'a> {
+        let half = Context {
+            epsilon: context.step_size,
+            ..*context
+        };
         Start {
-            point: geometry::start(context, noise),
+            point: geometry::start(&half, noise),
             state: Vec::new(),
         }
     }

@@ -4,7 +4,7 @@ use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Start, StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Start, StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,10 @@ impl Attack for Fmn {
 
     fn steps(&self) -> u32 {
         self.steps.get()
+    }
+
+    fn goal(&self) -> Goal {
+        Goal::MinimumNorm
     }
 
     fn loss(&self) -> Loss {

@@ -76,7 +76,26 @@ pub trait Attack: fmt::Debug + Send + Sync {
         false
     }
 
-    /// The loss whose gradient the attack follows, upwards.
+    /// Whether `init` is to be given noise in this restart, counted from 0.
+    fn starts_at_random(&self, _restart: u32) -> bool {
+        self.random_start()
+    }
+
+    /// What the attack is after.
+    fn goal(&self) -> Goal {
+        Goal::Radius
+    }
+
+    /// How many classes the attack goes toward, in one restart after the other and then again from the first; 0 where it goes toward no class
+    /// in particular.
+    ///
+    /// Target number i (counted from 0) is the class with the i-th largest score of the clean sample among all but the label's.
+    /// Restarts toward a class that the model does not have are left out.
+    fn targets(&self) -> u32 {
+        0
+    }
+
+    /// The loss whose gradient the attack follows, upwards; with a target class, that class takes the place of all others.
     fn loss(&self) -> Loss;
 
     /// The length of a step where the ball's radius is `epsilon`.
@@ -102,6 +121,17 @@ pub trait Attack: fmt::Debug + Send + Sync {
 
     /// The point and the state after the model was evaluated at `pass.point`.
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a>;
+}
+
+/// What an attack is after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Goal {
+    /// A misclassified point within a radius: it is run for each radius, and ends with the first such point.
+    #[default]
+    Radius,
+    /// The nearest misclassified point: it is run once for each sample, through every restart, and what it finds counts at each radius that
+    /// is at least as large as the distance. [`Context::epsilon`] is the largest radius, or the smallest distance found so far.
+    MinimumNorm,
 }
 
 /// What a step may look at beside the attack's own state. All arrays are per slot.

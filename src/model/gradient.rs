@@ -22,6 +22,8 @@ pub struct GradientOptions {
     pub wrt: Vec<String>,
     /// Whether a final `Softmax` is differentiated through, instead of from the logits below it.
     pub keep_softmax: bool,
+    /// Whether the loss is that against one class of each sample, given as the input `targets`, instead of all others.
+    pub targeted: bool,
     /// Whether the gradient is brought to size 1 on its way, sample by sample, and back at its end: where it is computed in float16, that of a
     /// confident sample would vanish.
     pub scale_seed: bool,
@@ -34,6 +36,8 @@ pub struct GradientGraph {
     pub graph: Graph,
     /// The labels.
     pub labels: ValueId,
+    /// The classes that the loss goes toward, where it is targeted.
+    pub targets: Option<ValueId>,
     /// The model's output with a number for each class.
     pub output: ValueId,
     /// The loss of each sample.
@@ -42,6 +46,8 @@ pub struct GradientGraph {
     pub gradients: Vec<(ValueId, ValueId)>,
     /// Whether the gradient was taken from the logits below a final softmax.
     pub softmax_removed: bool,
+    /// Whether the output has probabilities that come out of no softmax, so that the loss is that of their logarithms.
+    pub of_probabilities: bool,
 }
 
 impl GradientGraph {
@@ -67,6 +73,17 @@ impl GradientGraph {
     }
 }
 
+/// What else is known of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Whether gradients pass straight through rounding and quantisation.
+    pub straight_through: bool,
+    /// Whether the output has probabilities.
+    pub probabilities: bool,
+    /// The file's SHA-256.
+    pub sha256: &'a str,
+}
+
 /// Extends a traced graph by the loss on `output` and its gradient.
 ///
 /// # Errors
@@ -76,9 +93,13 @@ pub fn derive(
     input: ValueId,
     output: ValueId,
     options: &GradientOptions,
-    straight_through: bool,
-    sha256: &str,
+    source: &Source<'_>,
 ) -> Result<GradientGraph, Error> {
+    let Source {
+        straight_through,
+        probabilities,
+        sha256,
+    } = *source;
     let wrt = wanted_values(&graph, input, &options.wrt)?;
     let scores = Scores::find(&graph, output, options.keep_softmax)?;
     let least = options.loss.least_classes();
@@ -97,20 +118,43 @@ pub fn derive(
             .map(|id| format!("grad.{}", graph.name(*id)))
             .collect()
     };
-    for name in names.iter().map(String::as_str).chain(["labels", "loss"]) {
+    for name in names.iter().map(String::as_str).chain(["labels", "targets", "loss"]) {
         make_room(&mut graph, name)?;
     }
     let labels = add_input(&mut graph, "labels", DType::I64, &[scores.batch]);
+    let targets = options
+        .targeted
+        .then(|| add_input(&mut graph, "targets", DType::I64, &[scores.batch]));
     let builder = Builder::new(graph);
     builder.set_scope("loss");
     let logits = builder
         .expr(scores.logits)
         .ok_or_else(|| Error::Unsuitable("the output has no fixed shape".into()))?;
     let logits = logits.reshape(&[scores.batch, Dim::fixed(scores.classes)]);
+    let of_probabilities = probabilities && !scores.softmax_removed && !options.keep_softmax;
+    let logits = if of_probabilities {
+        // The logits of a distribution are its logarithms, but for a constant.
+        let wide = if logits.dtype() == DType::F64 {
+            logits
+        } else {
+            logits.cast(DType::F32)
+        };
+        wide.max(f64::from(f32::MIN_POSITIVE)).unary("Log")
+    } else {
+        logits
+    };
     let labels_expr = builder
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
-    let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
+    let built = match targets.and_then(|id| builder.expr(id)) {
+        None => grad::loss::build(options.loss, logits, labels_expr, scores.classes),
+        Some(targets) => {
+            grad::loss::targeted(options.loss, logits, labels_expr, targets, scores.classes)
+                .ok_or_else(|| {
+                    Error::Unsuitable(format!("the {} loss has no targeted form", options.loss))
+                })?
+        }
+    };
     let (seed, size) = if options.scale_seed {
         let (seed, size) = grad::loss::scaled(built.seed);
         (seed, Some(size))
@@ -170,10 +214,12 @@ pub fn derive(
     Ok(GradientGraph {
         graph,
         labels,
+        targets,
         output,
         loss,
         gradients,
         softmax_removed: scores.softmax_removed,
+        of_probabilities,
     })
 }
 

@@ -73,10 +73,12 @@ impl MadeUp {
         let find = |name: &str| graph.find(name).unwrap();
         let gradient = GradientGraph {
             labels: find("labels"),
+            targets: None,
             output: find("logits"),
             loss: find("loss"),
             gradients: vec![(find("x"), find("grad"))],
             softmax_removed: false,
+            of_probabilities: false,
             graph: graph.clone(),
         };
         MadeUp {
@@ -211,6 +213,7 @@ fn compare(made_up: &MadeUp, attack: &dyn Attack, norm: Norm, bounds: Bounds, sl
             point: &slot.point,
             state: &[],
             label: 0,
+            target: 0,
             epsilon: slot.epsilon,
             step_size: attack.step_size(slot.epsilon),
         };
