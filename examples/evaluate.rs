@@ -68,8 +68,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut broken = Broken::default();
     let report = evaluate(&model, &data, &config, None, &mut broken)?;
-    for warning in &report.warnings {
-        eprintln!("warning: {warning}");
+    for found in &report.diagnostics {
+        eprintln!("{found}");
     }
     let summary = Summary {
         rows: report.summary,

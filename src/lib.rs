@@ -40,7 +40,7 @@
 //! A module may use only those above it in this list (`ARCHITECTURE.md` has the table):
 //!
 //! - values: [`tensor`], [`rng`], [`loss`], [`threat`], [`outcome`]
-//! - edges of the world and pure algorithms: [`onnx`], [`data`], [`attack`], [`report`]
+//! - edges of the world and pure algorithms: [`onnx`], [`data`], [`attack`], [`gate`], [`report`]
 //! - the graph: [`graph`]
 //! - derivatives and execution: [`grad`], [`runtime`]
 //! - the model under test: [`model`]
@@ -51,6 +51,7 @@ pub mod attack;
 pub mod cli;
 pub mod data;
 pub mod evaluate;
+pub mod gate;
 pub mod grad;
 pub mod graph;
 pub mod loss;

@@ -1,7 +1,7 @@
 //! `mohs demo`: two small models, one of them trained adversarially, side by side.
 
 use super::arguments::{DemoArguments, ModelArguments, Verbosity};
-use super::evaluate::{Files, perform};
+use super::evaluate::{Files, Work, perform};
 use super::exit::{Blame, Failure};
 use super::output::OutputFolder;
 use super::progress::Progress;
@@ -147,7 +147,16 @@ fn attack(
         .or_bad_input()?;
     let name = model.path().file_stem().unwrap_or_default();
     let progress = Progress::new(verbosity).labelled(&format!("{} {norm}", name.to_string_lossy()));
-    let report = perform(model, &dataset, &config, None, files, &progress)?;
+    let work = Work {
+        model,
+        dataset: &dataset,
+        config: &config,
+        gradient: None,
+    };
+    let report = perform(&work, files, &progress, None)?.write()?;
+    for found in &report.diagnostics {
+        tracing::warn!("{found}");
+    }
     Ok(Summary {
         rows: report.summary,
         epsilons,

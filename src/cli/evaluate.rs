@@ -1,7 +1,7 @@
 //! `mohs evaluate`: attacks a model and reports how robust it is.
 
 use super::adversarial::AdversarialWriter;
-use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, Verbosity};
+use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, ModelArguments, Verbosity};
 use super::exit::{Blame, Failure};
 use super::missing;
 use super::output::{OutputFile, OutputFolder, commit, distinct};
@@ -13,10 +13,9 @@ use crate::data::{self, Dataset, Source};
 use crate::evaluate::{self, Adversarial, Config, Observer, ObserverError, Report};
 use crate::graph::passes::Normalization;
 use crate::model::{GradientGraph, Model};
-use crate::outcome::{SampleOutcome, Summary, SummaryRow};
+use crate::outcome::{SampleOutcome, Sheet, Summary, SummaryRow};
 use crate::report::csv::{SamplesWriter, SummaryWriter};
-use crate::report::number::percent;
-use crate::report::table;
+use crate::report::{table, verdict};
 use crate::threat::{Bounds, Epsilon};
 use std::path::Path;
 
@@ -25,47 +24,107 @@ const DATA: &[&str] = &[".npz", ".npy", ".csv", "ubyte", ".gz"];
 
 /// Runs the command.
 pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
+    let mut prepared = Prepared::new(arguments)?;
+    let files = std::mem::take(&mut prepared.files);
+    let progress = Progress::new(verbosity);
+    let evaluated = perform(&prepared.work(), files, &progress, None)?;
+    let report = evaluated.write()?;
+    say_where(arguments);
+    print(&results(report, prepared.epsilons)).or_bad_input()
+}
+
+/// The table and what was noticed, for the terminal.
+pub(super) fn results(report: Report, epsilons: Vec<Epsilon>) -> String {
+    let summary = Summary {
+        rows: report.summary,
+        epsilons,
+    };
+    let mut text = table::render(&summary, stdout_style());
+    if !report.diagnostics.is_empty() {
+        text.push('\n');
+        text.push_str(&verdict::render_diagnostics(
+            &report.diagnostics,
+            stdout_style(),
+        ));
+    }
+    text
+}
+
+/// Says what was written.
+pub(super) fn say_where(arguments: &EvaluateArguments) {
+    if let Some(folder) = &arguments.out {
+        tracing::info!("summary.csv and samples.csv are in {}", folder.display());
+    }
+    if let Some(file) = &arguments.save_adversarial {
+        tracing::info!("the adversarial examples are in {}", file.display());
+    }
+}
+
+/// An evaluation that is ready to run.
+pub(super) struct Prepared {
+    pub(super) model: Model,
+    pub(super) dataset: Dataset,
+    pub(super) gradient: Option<GradientGraph>,
+    pub(super) config: Config,
+    pub(super) epsilons: Vec<Epsilon>,
+    pub(super) files: Files,
+}
+
+impl Prepared {
+    /// Opens everything that the arguments name.
+    pub(super) fn new(arguments: &EvaluateArguments) -> Result<Self, Failure> {
+        let config = config(arguments)?;
+        for path in std::iter::once(&arguments.data.samples).chain(&arguments.data.labels) {
+            missing::require(path, DATA)?;
+        }
+        if let Some(path) = &arguments.gradient {
+            missing::require(path, &[".onnx"])?;
+        }
+        let files = Files::open(arguments)?;
+        let unfitted = Dataset::open(&source(arguments)).or_bad_input()?;
+        let model = open_model(&arguments.model, arguments)?;
+        let dataset = fitted(unfitted, arguments, &model)?;
+        let gradient = match &arguments.gradient {
+            Some(path) => Some(open_gradient(path, &model, &dataset)?),
+            None => None,
+        };
+        Ok(Prepared {
+            model,
+            dataset,
+            gradient,
+            config,
+            epsilons: radii(arguments),
+            files,
+        })
+    }
+
+    /// What is to be run.
+    pub(super) fn work(&self) -> Work<'_> {
+        Work {
+            model: &self.model,
+            dataset: &self.dataset,
+            config: &self.config,
+            gradient: self.gradient.as_ref(),
+        }
+    }
+}
+
+/// The radii as they were written, ascending.
+pub(super) fn radii(arguments: &EvaluateArguments) -> Vec<Epsilon> {
+    let mut epsilons = arguments.epsilon.clone();
+    epsilons.sort_by(|a, b| a.value().total_cmp(&b.value()));
+    epsilons
+}
+
+/// What is asked of the evaluation; opens nothing.
+pub(super) fn config(arguments: &EvaluateArguments) -> Result<Config, Failure> {
     arguments.check().or_bad_input()?;
     let attacks = AttackPlan::parse(&arguments.attack.join(",")).or_bad_input()?;
     attacks.check_norm(arguments.norm).or_bad_input()?;
-    for path in std::iter::once(&arguments.data.samples).chain(&arguments.data.labels) {
-        missing::require(path, DATA)?;
-    }
-    if let Some(path) = &arguments.gradient {
-        missing::require(path, &[".onnx"])?;
-    }
-    let files = Files::open(arguments)?;
-    let dataset = Dataset::open(&source(arguments)).or_bad_input()?;
-    let normalization = arguments.normalization().map(|given| Normalization {
-        mean: given.mean,
-        std: given.std,
-    });
-    let model = session::open(&arguments.model, normalization, &arguments.runtime)?
-        .with_search_precision(arguments.search_precision.into())
-        .map_err(session::blame)?;
-    let model = match &arguments.model.wrt {
-        Some(tensor) => {
-            tracing::info!("`{tensor}` is perturbed: ε counts in its units, and it has no bounds");
-            model.perturbing(tensor).map_err(session::blame)?
-        }
-        None => model,
-    };
-    let dataset = dataset
-        .prepared(&preparation(arguments, &model))
-        .or_bad_input()?;
-    for note in dataset.notes() {
-        tracing::info!("{note}");
-    }
-    let gradient = match &arguments.gradient {
-        Some(path) => Some(open_gradient(path, &model, &dataset)?),
-        None => None,
-    };
-    let mut epsilons: Vec<Epsilon> = arguments.epsilon.clone();
-    epsilons.sort_by(|a, b| a.value().total_cmp(&b.value()));
-    let config = Config {
+    Ok(Config {
         attacks,
         norm: arguments.norm,
-        epsilons: epsilons.iter().map(Epsilon::value).collect(),
+        epsilons: radii(arguments).iter().map(Epsilon::value).collect(),
         bounds: bounds(arguments),
         keep: match arguments.keep {
             Keep::Any => evaluate::Keep::Any,
@@ -77,59 +136,97 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
             BatchSize::Fixed(size) => Some(size.get()),
         },
         keep_softmax: arguments.model.keep_softmax,
-    };
-    let report = perform(
-        &model,
-        &dataset,
-        &config,
-        gradient.as_ref(),
-        files,
-        &Progress::new(verbosity),
-    )?;
-    say_where(arguments);
-    let summary = Summary {
-        rows: report.summary,
-        epsilons,
-    };
-    print(&table::render(&summary, stdout_style())).or_bad_input()
+    })
 }
 
-/// Says what was written.
-fn say_where(arguments: &EvaluateArguments) {
-    if let Some(folder) = &arguments.out {
-        tracing::info!("summary.csv and samples.csv are in {}", folder.display());
-    }
-    if let Some(file) = &arguments.save_adversarial {
-        tracing::info!("the adversarial examples are in {}", file.display());
+/// The model, to be attacked where the arguments say.
+pub(super) fn open_model(
+    model: &ModelArguments,
+    arguments: &EvaluateArguments,
+) -> Result<Model, Failure> {
+    let normalization = arguments.reading.normalization().or_bad_input()?.map(|given| Normalization {
+        mean: given.mean,
+        std: given.std,
+    });
+    let opened = session::open(model, normalization, &arguments.runtime)?
+        .with_search_precision(arguments.search_precision.into())
+        .map_err(session::blame)?;
+    match &model.wrt {
+        Some(tensor) => {
+            tracing::info!("`{tensor}` is perturbed: ε counts in its units, and it has no bounds");
+            opened.perturbing(tensor).map_err(session::blame)
+        }
+        None => Ok(opened),
     }
 }
 
-/// Evaluates, writes the files and says what was noticed.
-pub(super) fn perform(
+/// The data set that the arguments name, fitted to a model.
+pub(super) fn fitted(
+    dataset: Dataset,
+    arguments: &EvaluateArguments,
     model: &Model,
-    dataset: &Dataset,
-    config: &Config,
-    gradient: Option<&GradientGraph>,
+) -> Result<Dataset, Failure> {
+    let dataset = dataset
+        .prepared(&preparation(arguments, model))
+        .or_bad_input()?;
+    for note in dataset.notes() {
+        tracing::info!("{note}");
+    }
+    Ok(dataset)
+}
+
+/// What an evaluation runs on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Work<'a> {
+    pub(super) model: &'a Model,
+    pub(super) dataset: &'a Dataset,
+    pub(super) config: &'a Config,
+    pub(super) gradient: Option<&'a GradientGraph>,
+}
+
+/// An evaluation that is done, its files filled but not there yet.
+pub(super) struct Evaluated {
+    pub(super) report: Report,
+    recorder: Recorder,
+}
+
+impl Evaluated {
+    /// Completes the files and gives them their names.
+    pub(super) fn write(self) -> Result<Report, Failure> {
+        self.write_with(Vec::new())
+    }
+
+    /// Completes the files and gives them their names, together with others.
+    pub(super) fn write_with(self, others: Vec<OutputFile>) -> Result<Report, Failure> {
+        self.recorder.finish(&self.report.summary, others)?;
+        Ok(self.report)
+    }
+}
+
+/// Evaluates, noting outcomes in `sheet` where there is one, and says what was decided on the way.
+pub(super) fn perform(
+    work: &Work<'_>,
     files: Files,
     progress: &Progress,
-) -> Result<Report, Failure> {
-    let mut recorder = Recorder::new(files, model)?;
+    sheet: Option<&mut Sheet>,
+) -> Result<Evaluated, Failure> {
+    let mut recorder = Recorder::new(files, work.model)?;
     let mut observer = Watching {
         recorder: &mut recorder,
         progress,
+        sheet,
     };
+    let Work {
+        model,
+        dataset,
+        config,
+        gradient,
+    } = *work;
     let report = evaluate::evaluate(model, dataset, config, gradient, &mut observer);
     progress.finish();
     let report = report.map_err(blame)?;
-    recorder.finish(&report.summary)?;
-    if let Some(warning) = guessing(&report.summary, model.classes()) {
-        tracing::warn!("{warning}");
-    }
     for note in &report.notes {
         tracing::info!("{note}");
-    }
-    for warning in &report.warnings {
-        tracing::warn!("{warning}");
     }
     let running = (report.seconds - report.setup_seconds).max(f64::MIN_POSITIVE);
     tracing::debug!(
@@ -137,26 +234,14 @@ pub(super) fn perform(
         report.setup_seconds,
         100.0 * report.runtime_seconds / running
     );
-    Ok(report)
-}
-
-/// A model that is right no more often than chance does not get what it was trained on.
-fn guessing(rows: &[SummaryRow], classes: Option<usize>) -> Option<String> {
-    let (row, classes) = (rows.first()?, classes?);
-    #[expect(clippy::cast_precision_loss, reason = "a number of classes")]
-    let chance = 1.0 / classes.max(1) as f64;
-    (row.clean_accuracy <= chance).then(|| {
-        format!(
-            "the model is right on {} % of the samples as they are, no better than guessing among {classes} classes: do the labels \
-             belong to it, and the samples have the range and layout that it was trained on (--scale, --mean, --std, --layout)?",
-            percent(row.clean_accuracy)
-        )
-    })
+    Ok(Evaluated { report, recorder })
 }
 
 /// The files that an evaluation writes, opened before it starts.
 #[derive(Debug, Default)]
 pub(super) struct Files {
+    /// The folder of the results, where there is one: it stays reserved for this run as long as any of its files is open.
+    folder: Option<OutputFolder>,
     /// Goes first, as it may lie in the folder of the others, which goes with the last of them.
     adversarial: Option<OutputFile>,
     samples: Option<OutputFile>,
@@ -185,10 +270,16 @@ impl Files {
     /// `samples.csv` and `summary.csv` in a folder.
     pub(super) fn in_folder(folder: &OutputFolder) -> Result<Self, Failure> {
         Ok(Files {
+            folder: Some(folder.clone()),
             samples: Some(folder.file("samples.csv").or_bad_input()?),
             summary: Some(folder.file("summary.csv").or_bad_input()?),
             adversarial: None,
         })
+    }
+
+    /// The folder of the results, for further files.
+    pub(super) fn folder(&self) -> Option<&OutputFolder> {
+        self.folder.as_ref()
     }
 }
 
@@ -216,9 +307,9 @@ impl Recorder {
         })
     }
 
-    /// Completes every file and gives it its name.
-    fn finish(self, rows: &[SummaryRow]) -> Result<(), Failure> {
-        let mut done = Vec::new();
+    /// Completes every file and gives it its name, `others` together with them.
+    fn finish(self, rows: &[SummaryRow], others: Vec<OutputFile>) -> Result<(), Failure> {
+        let mut done = others;
         if let Some(adversarial) = self.adversarial {
             done.push(adversarial.finish().or_bad_input()?);
         }
@@ -240,12 +331,16 @@ impl Recorder {
 struct Watching<'a> {
     recorder: &'a mut Recorder,
     progress: &'a Progress,
+    sheet: Option<&'a mut Sheet>,
 }
 
 impl Observer for Watching<'_> {
     fn outcome(&mut self, outcome: &SampleOutcome) -> Result<(), ObserverError> {
         if let Some(samples) = &mut self.recorder.samples {
             samples.write(outcome)?;
+        }
+        if let Some(sheet) = &mut self.sheet {
+            sheet.add(outcome);
         }
         Ok(())
     }
@@ -293,25 +388,26 @@ fn bounds(arguments: &EvaluateArguments) -> Bounds {
     }
 }
 
-fn source(arguments: &EvaluateArguments) -> Source {
+/// The data set that the arguments name.
+pub(super) fn source(arguments: &EvaluateArguments) -> Source {
     Source {
         path: arguments.data.samples.clone(),
         labels: arguments.data.labels.clone(),
-        x_key: arguments.x_key.clone(),
-        y_key: arguments.y_key.clone(),
-        label_column: arguments.label_column.clone(),
-        offset: arguments.offset,
-        limit: arguments.limit.map(std::num::NonZeroU64::get),
+        x_key: arguments.reading.x_key.clone(),
+        y_key: arguments.reading.y_key.clone(),
+        label_column: arguments.reading.label_column.clone(),
+        offset: arguments.reading.offset,
+        limit: arguments.reading.limit.map(std::num::NonZeroU64::get),
     }
 }
 
 fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
     data::Options {
         bounds: (bounds(arguments).low, bounds(arguments).high),
-        scale: arguments
+        scale: arguments.reading
             .scale
             .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
-        layout: arguments.layout.map(|layout| match layout {
+        layout: arguments.reading.layout.map(|layout| match layout {
             Layout::Nchw => data::Layout::Nchw,
             Layout::Nhwc => data::Layout::Nhwc,
         }),

@@ -74,7 +74,7 @@ fn hint(path: &Path, extensions: &[&str]) -> String {
 }
 
 /// How many letters have to be put in, taken out or changed to make one name of the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, letter) in a.chars().enumerate() {

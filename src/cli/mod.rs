@@ -5,16 +5,20 @@
 
 mod adversarial;
 pub mod arguments;
+mod compare;
+pub mod config;
 mod demo;
 mod doctor;
 mod evaluate;
 pub mod exit;
+mod gate;
 mod gradient;
 mod inspect;
 pub mod list;
 mod missing;
 pub mod output;
 pub mod progress;
+mod reports;
 mod session;
 pub mod terminal;
 
@@ -25,7 +29,14 @@ use exit::{Blame, Exit, Failure, conclude};
 /// Reads the process's arguments, does what they say and gives the exit code.
 #[must_use]
 pub fn main() -> Exit {
-    match Arguments::try_parse() {
+    let words = match config::expand(std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => return conclude(Err(Failure::bad_input(error))),
+    };
+    if gate::is_init(&words) {
+        return conclude(gate::init());
+    }
+    match Arguments::try_parse_from(words) {
         Ok(arguments) => conclude(run(&arguments)),
         Err(error) => {
             // Help and version are errors to clap, and no failure; they go to stdout.
@@ -44,6 +55,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     session::listen(verbosity);
     match &arguments.command {
         Command::Evaluate(arguments) => evaluate::run(arguments, verbosity),
+        Command::Gate(arguments) => gate::run(arguments, verbosity),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Gradient(arguments) => gradient::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, verbosity),

@@ -15,6 +15,10 @@ pub(super) struct Cell {
     pub(super) distances: Distances,
     pub(super) steps: u64,
     pub(super) restart: u32,
+    /// Whether a gradient was zero in every element.
+    pub(super) dead: bool,
+    /// Whether a gradient was NaN or infinite.
+    pub(super) not_finite: bool,
 }
 
 /// The nearest misclassified point that was judged.
@@ -43,6 +47,10 @@ pub(super) struct Chain {
     pub(super) step: u32,
     /// Gradient steps done at this ε.
     steps: u64,
+    /// Whether a gradient at this ε was zero in every element.
+    dead: bool,
+    /// Whether a gradient at this ε was NaN or infinite.
+    not_finite: bool,
     /// The reported point at this ε, so far: the one with the largest loss of those that were judged.
     best: Option<Cell>,
     /// The ε that are done.
@@ -88,6 +96,8 @@ impl Chain {
             restart: 0,
             step: 0,
             steps: 0,
+            dead: false,
+            not_finite: false,
             best: None,
             cells: Vec::new(),
             data: item.data.to_vec(),
@@ -126,6 +136,17 @@ impl Chain {
         self.steps += 1;
     }
 
+    /// Notes that the gradient was zero in every element.
+    pub(super) fn stall(&mut self) {
+        self.dead = true;
+    }
+
+    /// Gives this restart of so many steps up: the gradient is none, and so is every step along it.
+    pub(super) fn give_up(&mut self, steps: u32) {
+        self.not_finite = true;
+        self.step = steps;
+    }
+
     /// Notes a judged point; `true` where it breaks the sample.
     pub(super) fn judged(&mut self, point: &[f32], verdict: Verdict) -> bool {
         let broken = verdict.prediction != self.label;
@@ -144,6 +165,8 @@ impl Chain {
                 distances: distances(&self.clean, point),
                 steps: 0,
                 restart: self.restart,
+                dead: false,
+                not_finite: false,
             });
         }
         broken
@@ -169,6 +192,8 @@ impl Chain {
                 distances: distances(&self.clean, &point),
                 steps: 0,
                 restart: self.restart,
+                dead: false,
+                not_finite: false,
             },
             distance: norm.distance(&self.clean, &point),
             point,
@@ -222,6 +247,8 @@ impl Chain {
             distances: Distances::default(),
             steps: 0,
             restart: 0,
+            dead: self.dead,
+            not_finite: self.not_finite,
         };
         let nearest = self.nearest.as_ref();
         let cells = epsilons.iter().map(|&epsilon| {
@@ -239,10 +266,13 @@ impl Chain {
         if let Some(best) = self.best.take() {
             self.cells.push(Cell {
                 steps: self.steps,
+                dead: self.dead,
+                not_finite: self.not_finite,
                 ..best
             });
         }
         self.steps = 0;
+        (self.dead, self.not_finite) = (false, false);
     }
 }
 
@@ -347,6 +377,32 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(false, 1), (false, 0), (false, 0)]
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_gradients_is_noted_at_its_radius_alone() {
+        let mut chain = chain();
+        chain.count();
+        chain.stall();
+        chain.judged(&[0.1], RIGHT);
+        assert_eq!(chain.turn(&pace(Keep::Any, 3, 1, 1)), Turn::Begin);
+        chain.count();
+        chain.give_up(5);
+        chain.judged(&[0.2], RIGHT);
+        assert_eq!(
+            chain.turn(&pace(Keep::Any, 3, 1, 5)),
+            Turn::Begin,
+            "the restart is over"
+        );
+        chain.count();
+        chain.judged(&[0.3], RIGHT);
+        assert_eq!(chain.turn(&pace(Keep::Any, 3, 1, 1)), Turn::Finished);
+        let notes: Vec<(bool, bool)> = chain
+            .cells
+            .iter()
+            .map(|cell| (cell.dead, cell.not_finite))
+            .collect();
+        assert_eq!(notes, [(true, false), (false, true), (false, false)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! What a sample gets depends on its own chain alone, so batch size and order change nothing.
 
 use super::chain::{Chain, Pace, Turn};
+use super::diagnose::Tally;
 use super::ledger::Ledger;
 use super::source::Source;
 use super::{CleanVerdicts, Config, Error, Keep, Observer, Progress, located};
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// One attack on one data set.
+#[derive(Clone, Copy)]
 pub(super) struct Job<'a> {
     pub(super) model: &'a Model,
     pub(super) data: &'a Dataset,
@@ -29,13 +31,16 @@ pub(super) struct Job<'a> {
     pub(super) attack: &'a dyn Attack,
     pub(super) clean: &'a CleanVerdicts,
     pub(super) slots: usize,
+    /// At most so many samples are attacked, from the first.
+    pub(super) most: u64,
 }
 
 /// What running a job has shown besides the outcomes.
 pub(super) struct Ran {
     pub(super) setup_seconds: f64,
     pub(super) runtime_seconds: f64,
-    pub(super) warnings: Vec<String>,
+    /// What diagnostics are made from, one for each ε.
+    pub(super) tallies: Vec<Tally>,
 }
 
 /// Runs one attack over all samples.
@@ -58,7 +63,7 @@ pub(super) fn run(
     drop(gradient);
     let label = job.attack.label();
     let mut engine = Engine {
-        source: Source::new(job.model, job.data, bounds)?,
+        source: Source::new(job.model, job.data, bounds)?.first(job.most),
         capacity: program.slots(),
         program,
         chains: Vec::new(),
@@ -70,13 +75,12 @@ pub(super) fn run(
             observer,
             waiting: BTreeMap::new(),
             next: None,
+            tallies: vec![Tally::default(); job.config.epsilons.len()],
         },
         judge,
         job,
         seconds: vec![0.0; job.config.epsilons.len()],
         runtime_seconds: 0.0,
-        evaluations: 0,
-        dead: 0,
     };
     engine.fill()?;
     while !engine.chains.is_empty() {
@@ -86,8 +90,6 @@ pub(super) fn run(
     let Engine {
         seconds,
         runtime_seconds,
-        evaluations,
-        dead,
         ledger,
         ..
     } = engine;
@@ -96,30 +98,10 @@ pub(super) fn run(
             .accumulator
             .add_seconds(&label, norm, epsilon, spent)?;
     }
-    let mut warnings = Vec::new();
-    if dead > 0 {
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let share = 100.0 * dead as f64 / evaluations.max(1) as f64;
-        let hint = if job.model.straight_through() {
-            ""
-        } else {
-            ", and --straight-through where the model rounds or quantises"
-        };
-        warnings.push(if dead == evaluations {
-            format!(
-                "{label}: every gradient is zero: no sample was attacked, and the robust accuracy says nothing; try loss=margin{hint}"
-            )
-        } else {
-            format!(
-                "{label}: {dead} of {evaluations} gradients ({share:.1} %) are zero everywhere: where the loss has run flat no step is \
-                 made, and the sample counts as robust without having been attacked; try loss=margin{hint}"
-            )
-        });
-    }
     Ok(Ran {
         setup_seconds,
         runtime_seconds,
-        warnings,
+        tallies: ledger.tallies,
     })
 }
 
@@ -134,8 +116,6 @@ struct Engine<'a, 'o> {
     ledger: Ledger<'a, 'o>,
     seconds: Vec<f64>,
     runtime_seconds: f64,
-    evaluations: u64,
-    dead: u64,
 }
 
 /// A point that goes to the judge.
@@ -179,26 +159,27 @@ impl Engine<'_, '_> {
         self.runtime_seconds += spent;
         let (steps, goal) = (self.job.attack.steps(), self.job.attack.goal());
         let Config { norm, keep, .. } = *self.job.config;
-        let judged = |chain: &Chain, point: &[f32]| {
-            goal == Goal::Radius || chain.is_nearer(norm, point)
-        };
+        let judged =
+            |chain: &Chain, point: &[f32]| goal == Goal::Radius || chain.is_nearer(norm, point);
         let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
         let mut proposals = Vec::new();
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
         let share = spent / self.chains.len() as f64;
         for (slot, chain) in self.chains.iter_mut().enumerate() {
-            if !magnitudes[slot].is_finite() {
-                let attack = self.job.attack.label();
-                return Err(Error::NotFinite {
-                    index: chain.index,
-                    attack,
-                    steps: chain.step,
-                });
-            }
-            self.dead += u64::from(magnitudes[slot] == 0.0);
-            self.evaluations += 1;
             self.seconds[chain.epsilon] += share;
             chain.count();
+            if !magnitudes[slot].is_finite() {
+                // There is no next point; the current one is what this restart came to.
+                chain.give_up(steps);
+                let point = self.program.point(slot)?;
+                if judged(chain, &point) {
+                    proposals.push(Proposal { slot, point });
+                }
+                continue;
+            }
+            if magnitudes[slot] == 0.0 {
+                chain.stall();
+            }
             let every = keep == Keep::Any || goal == Goal::MinimumNorm;
             if every && predictions[slot] != i64::from(chain.label) {
                 let point = self.program.point(slot)?;

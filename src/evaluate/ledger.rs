@@ -1,6 +1,7 @@
 //! What is handed on: outcomes in the order of the data, whatever the order in which samples are done.
 
 use super::chain::{Cell, Chain};
+use super::diagnose::Tally;
 use super::engine::Job;
 use super::{Adversarial, Clean, Error, Observer, Progress};
 use crate::outcome::{Accumulator, SampleOutcome};
@@ -18,6 +19,8 @@ pub(super) struct Ledger<'a, 'o> {
     pub(super) waiting: BTreeMap<u64, Vec<SampleOutcome>>,
     /// The first sample that was not handed on yet.
     pub(super) next: Option<u64>,
+    /// What diagnostics are made from, one for each ε.
+    pub(super) tallies: Vec<Tally>,
 }
 
 impl Ledger<'_, '_> {
@@ -35,6 +38,8 @@ impl Ledger<'_, '_> {
             distances: Distances::default(),
             steps: 0,
             restart: 0,
+            dead: false,
+            not_finite: false,
         };
         let outcomes = self
             .job
@@ -49,6 +54,11 @@ impl Ledger<'_, '_> {
     /// A sample whose chain is done.
     pub(super) fn finished(&mut self, chain: &Chain) -> Result<(), Error> {
         self.progress.broken += u64::from(chain.cells.iter().any(|cell| !cell.robust));
+        for (tally, cell) in self.tallies.iter_mut().zip(&chain.cells) {
+            tally.dead += u64::from(cell.dead && cell.robust);
+            tally.not_finite += u64::from(cell.not_finite && cell.robust);
+            tally.flat += u64::from(cell.robust && cell.loss <= chain.verdict.loss);
+        }
         let cells = self.job.config.epsilons.iter().zip(&chain.cells);
         let outcomes = cells
             .map(|(&epsilon, cell)| {

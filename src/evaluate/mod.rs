@@ -5,6 +5,7 @@
 //! It writes no file and draws no bar.
 
 mod chain;
+mod diagnose;
 mod engine;
 mod ledger;
 mod source;
@@ -12,8 +13,11 @@ mod source;
 use crate::attack::{self, Attack, AttackPlan};
 use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
-use crate::outcome::{Accumulator, Run, SampleOutcome, SummaryError, SummaryRow};
+use crate::outcome::{
+    Accumulator, Diagnostic, Run, SampleOutcome, SummaryError, SummaryRow, mark_untrustworthy,
+};
 use crate::threat::{Bounds, Norm, Precision};
+use diagnose::Trial;
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,19 +39,6 @@ pub enum Error {
     /// What was asked makes no sense together.
     #[error("{0}")]
     Config(String),
-    /// The gradient of a sample is not a number.
-    #[error(
-        "the gradient of sample {index} is not finite after {steps} steps of {attack}: robustness measured with it would be no robustness; \
-         look for a logarithm, a root or a division at 0 in the model"
-    )]
-    NotFinite {
-        /// The sample.
-        index: u64,
-        /// The attack.
-        attack: String,
-        /// The steps done before.
-        steps: u32,
-    },
     /// A score of a sample is not a number.
     #[error(
         "the model gives NaN for class {class} of sample {index}{}: a model that gives no number has no robustness there; \
@@ -187,8 +178,8 @@ impl Observer for () {
 pub struct Report {
     /// One row per attack and ε, and one over all attacks per ε.
     pub summary: Vec<SummaryRow>,
-    /// What makes the numbers doubtful, in sentences.
-    pub warnings: Vec<String>,
+    /// What bears on how far the numbers can be trusted.
+    pub diagnostics: Vec<Diagnostic>,
     /// What was decided, in sentences.
     pub notes: Vec<String>,
     /// Wall-clock seconds.
@@ -274,7 +265,7 @@ pub fn evaluate(
         .to_string_lossy()
         .into_owned();
     let mut accumulator = Accumulator::new(name, runs.collect())?;
-    let mut warnings = Vec::new();
+    let mut diagnostics = Vec::new();
     let mut progress = Progress {
         total: data.len() * config.attacks.attacks().len() as u64,
         ..Progress::default()
@@ -287,6 +278,7 @@ pub fn evaluate(
             attack: attack.as_ref(),
             clean: &clean,
             slots: batch_size,
+            most: u64::MAX,
         };
         let graph = gradients.get(attack.as_ref())?;
         let ran = engine::run(
@@ -299,9 +291,25 @@ pub fn evaluate(
         )?;
         runtime_seconds += ran.runtime_seconds;
         setup_seconds += ran.setup_seconds;
-        warnings.extend(ran.warnings);
+        let trial = Trial {
+            attack: attack.as_ref(),
+            norm: config.norm,
+            epsilons: &config.epsilons,
+            tallies: &ran.tallies,
+            samples: data.len(),
+            straight_through: model.straight_through(),
+        };
+        diagnostics.extend(trial.diagnose());
     }
-    let mut notes = gradients.notes();
+    let watched = Watched {
+        model,
+        data,
+        config,
+        clean: &clean,
+        slots: batch_size,
+    };
+    diagnostics.extend(watched.diagnose(&mut gradients, &mut judge)?);
+    let mut notes: Vec<String> = Vec::new();
     notes.extend(model.search_note());
     notes.extend(device_notes);
     if model.precision() != Precision::Single {
@@ -310,15 +318,60 @@ pub fn evaluate(
             model.input_dtype()
         ));
     }
-    let summary = accumulator.finish()?;
+    let mut summary = accumulator.finish()?;
+    diagnostics.extend(diagnose::of_rows(&summary, model.classes()));
+    mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
-        warnings,
+        diagnostics,
         notes,
         seconds: start.elapsed().as_secs_f64(),
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// What is looked at once more after the attacks.
+struct Watched<'a> {
+    model: &'a Model,
+    data: &'a Dataset,
+    config: &'a Config,
+    clean: &'a CleanVerdicts,
+    slots: usize,
+}
+
+impl Watched<'_> {
+    /// The two small runs that show what no attack shows of itself.
+    fn diagnose(
+        &self,
+        gradients: &mut Gradients<'_>,
+        judge: &mut model::Judge,
+    ) -> Result<Vec<Diagnostic>, Error> {
+        let through_softmax = gradients.pass_softmax();
+        let mut found = diagnose::probe::run(
+            judge,
+            self.model,
+            self.data,
+            self.config.bounds,
+            &self.clean.verdicts,
+            through_softmax,
+        )?;
+        let Some(attack) = self.config.attacks.attacks().first() else {
+            return Ok(found);
+        };
+        let gradient = gradients.untargeted(attack.as_ref())?;
+        let job = engine::Job {
+            model: self.model,
+            data: self.data,
+            config: self.config,
+            attack: attack.as_ref(),
+            clean: self.clean,
+            slots: self.slots,
+            most: u64::MAX,
+        };
+        found.extend(diagnose::control::run(&job, attack.loss(), gradient, judge)?);
+        Ok(found)
+    }
 }
 
 /// Everything that can be refused before anything runs.
@@ -460,8 +513,16 @@ impl<'a> Gradients<'a> {
     }
 
     fn get(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
+        self.of(attack, attack.targets() > 0)
+    }
+
+    /// The graph of the attack's loss against all other classes, whatever class the attack goes toward.
+    fn untargeted(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
+        self.of(attack, false)
+    }
+
+    fn of(&mut self, attack: &dyn Attack, targeted: bool) -> Result<Arc<GradientGraph>, Error> {
         let loss = attack.loss();
-        let targeted = attack.targets() > 0;
         if let Some(found) = self.derived.get(&(loss, targeted)) {
             return Ok(Arc::clone(found));
         }
@@ -509,14 +570,9 @@ impl<'a> Gradients<'a> {
         Ok(notes)
     }
 
-    fn notes(&self) -> Vec<String> {
-        let removed = self.derived.values().any(|graph| graph.softmax_removed);
-        let note = "the model ends in Softmax: gradients are taken from the logits below it (--keep-softmax keeps it)";
-        if removed {
-            vec![note.to_owned()]
-        } else {
-            Vec::new()
-        }
+    /// Whether gradients pass through a Softmax at the model's end, if it has one.
+    fn pass_softmax(&self) -> bool {
+        !self.derived.values().any(|graph| graph.softmax_removed)
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Source {
     cursor: usize,
     /// How many samples were given out.
     position: usize,
+    /// How many samples are given out one by one, at most.
+    most: u64,
 }
 
 /// Samples one behind the other.
@@ -61,12 +63,19 @@ impl Source {
             points: Vec::new(),
             cursor: 0,
             position: 0,
+            most: u64::MAX,
         })
+    }
+
+    /// At most so many samples.
+    pub(super) fn first(self, most: u64) -> Self {
+        Source { most, ..self }
     }
 
     /// Whether every sample was given out.
     pub(super) fn is_over(&self) -> bool {
-        self.cursor == self.batch.labels.len() && self.samples.left() == 0
+        self.position as u64 >= self.most
+            || (self.cursor == self.batch.labels.len() && self.samples.left() == 0)
     }
 
     /// The next samples; `None` after the last.
@@ -96,6 +105,9 @@ impl Source {
 
     /// The next sample; `None` after the last.
     pub(super) fn next(&mut self) -> Result<Option<Item<'_>>, Error> {
+        if self.position as u64 >= self.most {
+            return Ok(None);
+        }
         if self.cursor == self.batch.labels.len() && self.block()?.is_none() {
             return Ok(None);
         }

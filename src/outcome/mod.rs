@@ -7,16 +7,22 @@
 //! renamed, removed or given another meaning needs a major version.
 
 mod accumulator;
+mod comparison;
 mod diagnostic;
 mod error;
+mod paired;
 mod sample_set;
 mod statistics;
 mod verdict;
 
 pub use crate::threat::{Epsilon, Norm};
 pub use accumulator::{Accumulator, Run, WORST_CASE};
+pub use comparison::{
+    ChangeRow, Comparison, ComparisonError, ComparisonRow, Pairing, Sheet, Side,
+};
 pub use diagnostic::{Diagnostic, DiagnosticKind, mark_untrustworthy};
 pub use error::SummaryError;
+pub use paired::Discordance;
 use serde::{Deserialize, Serialize};
 pub use statistics::{Interval, clopper_pearson};
 pub use verdict::{Check, CheckKind, Estimate, Sense, Verdict};

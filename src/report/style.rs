@@ -15,6 +15,8 @@ pub enum Style {
 pub(super) enum Role {
     Heading,
     Quiet,
+    Good,
+    Bad,
     /// The series of a chart, by position.
     Series(usize),
 }
@@ -28,6 +30,8 @@ impl Style {
         let code = match role {
             Role::Heading => "1",
             Role::Quiet => "2",
+            Role::Good => "32",
+            Role::Bad => "1;31",
             // Blue and yellow stay apart under every common colour blindness.
             Role::Series(position) => ["34", "33", "36", "35"][position % 4],
         };

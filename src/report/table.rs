@@ -37,6 +37,11 @@ pub fn render(summary: &Summary, style: Style) -> String {
         text.push('\n');
         text.push_str(&style.paint(Role::Quiet, note));
         text.push('\n');
+        if summary.rows.iter().any(|row| !row.untrustworthy.is_empty()) {
+            let note = "! This number is not to be trusted; the diagnostics say why.";
+            text.push_str(&style.paint(Role::Bad, note));
+            text.push('\n');
+        }
     }
     text
 }
@@ -167,6 +172,9 @@ fn fields(summary: &Summary, row: &SummaryRow) -> [String; COLUMNS] {
         Norm::L2 | Norm::L1 => row.mean_l2,
     };
     let mut robust = format!("{:>5}", percent(row.robust_accuracy));
+    if !row.untrustworthy.is_empty() {
+        robust.push('!');
+    }
     if !row.robust_accuracy_low.is_nan() {
         let (low, high) = (row.robust_accuracy_low, row.robust_accuracy_high);
         robust.push_str(&format!(" ({}–{})", percent(low), percent(high)));
@@ -212,7 +220,7 @@ pub(super) fn shortened(text: &str, width: usize) -> String {
 }
 
 /// A long name in lines of at most 80 characters, broken after commas where there are any.
-fn broken(name: &str) -> Vec<String> {
+pub(super) fn broken(name: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
     for part in name.split_inclusive(',') {
@@ -315,6 +323,15 @@ mod tests {
 
         In %: clean, robust with its 95 % confidence interval (CI), success.
         ");
+    }
+
+    #[test]
+    fn a_number_that_is_not_to_be_trusted_is_marked_where_it_stands() {
+        let mut summary = usual();
+        summary.rows[3].untrustworthy = "zero-gradients".to_owned();
+        let text = render(&summary, Style::Plain);
+        assert!(widest(&text) <= WIDTH);
+        insta::assert_snapshot!(text, @"");
     }
 
     #[test]

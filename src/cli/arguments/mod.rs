@@ -3,6 +3,7 @@
 //! Attacks and devices stay text: the modules that know them read them.
 
 mod evaluate;
+mod gate;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -11,6 +12,7 @@ use crate::loss::Loss;
 use crate::runtime::Build;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments};
+pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
@@ -46,6 +48,21 @@ pub struct Arguments {
 #[expect(missing_docs, reason = "each variant is the command of that name")]
 pub enum Command {
     Evaluate(Box<EvaluateArguments>),
+    #[command(
+        about = "Evaluates a model and fails where it falls short of thresholds",
+        long_about = "Evaluates a model as `mohs evaluate` does and holds it against thresholds, from flags or from the nearest mohs.toml. \
+            Exits with 1 where one of them is missed, or where a number that a threshold leans on cannot be trusted.",
+        after_help = "Examples:
+  mohs gate --init
+  mohs gate
+  mohs gate model.onnx --data test.npz --epsilon 8/255 --min-robust-accuracy 0.4
+  mohs gate model.onnx --data test.npz --epsilon 2/255,8/255 \\
+      --min-robust-accuracy 2/255=0.8,8/255=0.4 --estimate bound
+  mohs gate new.onnx --data test.npz --epsilon 8/255 \\
+      --baseline old.onnx --max-drop 0.02"
+    )]
+    Gate(Box<GateArguments>),
+    Compare(CompareArguments),
     Gradient(GradientArguments),
     Inspect(InspectArguments),
     Demo(DemoArguments),

@@ -538,12 +538,12 @@ fn defaults() {
     assert_eq!((arguments.norm, arguments.keep), (Norm::Linf, Keep::Any));
     assert_eq!(arguments.bounds, Bounds::UNIT);
     assert_eq!(
-        (arguments.offset, arguments.limit, arguments.seed),
+        (arguments.reading.offset, arguments.reading.limit, arguments.seed),
         (0, None, 0)
     );
     assert_eq!(arguments.batch_size, BatchSize::Auto);
-    assert_eq!((&arguments.x_key, &arguments.y_key), (&None, &None));
-    assert_eq!(arguments.normalization(), None);
+    assert_eq!((&arguments.reading.x_key, &arguments.reading.y_key), (&None, &None));
+    assert_eq!(arguments.reading.normalization().unwrap(), None);
     assert_eq!(arguments.runtime.device, "auto");
 }
 
@@ -562,15 +562,15 @@ fn values_are_read() {
             high: 1.0
         }
     );
-    let normalization = arguments.normalization().unwrap();
+    let normalization = arguments.reading.normalization().unwrap().unwrap();
     assert_eq!(
         (normalization.mean, normalization.std),
         (vec![-0.5, 0.5], vec![0.5, 2.0])
     );
     assert!(matches!(arguments.batch_size, BatchSize::Fixed(size) if size.get() == 32));
     assert_eq!(arguments.model.input_shape, Some(Shape(vec![3, 224, 224])));
-    assert_eq!(arguments.scale, Some(1.0 / 255.0));
-    assert_eq!(arguments.layout, Some(Layout::Nhwc));
+    assert_eq!(arguments.reading.scale, Some(1.0 / 255.0));
+    assert_eq!(arguments.reading.layout, Some(Layout::Nhwc));
     assert_eq!(evaluate("--bounds none").bounds, Bounds::NONE);
     let arguments = parse("--data x.npy,y.npy --epsilon 2/255,0.03 --epsilon 1").unwrap();
     let texts: Vec<&str> = arguments

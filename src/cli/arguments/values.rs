@@ -1,6 +1,8 @@
 //! Values of single arguments, each refused with its own reason.
 
+use crate::gate::RobustThreshold;
 use crate::loss::Loss;
+use crate::outcome::Estimate;
 use crate::runtime::Arithmetic;
 use crate::threat::{Bounds, Epsilon, EpsilonError, Norm, parse_number};
 use clap::ValueEnum;
@@ -37,6 +39,23 @@ impl ValueEnum for Loss {
             Loss::Dlr => "Difference of logits ratio (Croce and Hein 2020)",
         };
         Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+impl ValueEnum for Estimate {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Estimate::Point, Estimate::Bound]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Estimate::Point => ("point", "The share that was measured"),
+            Estimate::Bound => (
+                "bound",
+                "The cautious end of its 95 % confidence interval: the lower one of an accuracy, the upper one of a drop",
+            ),
+        };
+        Some(PossibleValue::new(name).help(help))
     }
 }
 
@@ -196,6 +215,48 @@ pub(super) fn positive(text: &str) -> Result<f32, ValueError> {
     }
 }
 
+/// A share from 0 to 1, or a percentage with its sign.
+pub(super) fn share(text: &str) -> Result<f64, ValueError> {
+    let share = match text.trim().strip_suffix('%') {
+        Some(percent) => parse_number(percent)? / 100.0,
+        None => parse_number(text)?,
+    };
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err(ValueError::NotAShare)
+    }
+}
+
+/// `[[NORM:]RADIUS=]SHARE`
+pub(super) fn robust_threshold(text: &str) -> Result<RobustThreshold, ValueError> {
+    let Some((place, accuracy)) = text.rsplit_once('=') else {
+        return Ok(RobustThreshold {
+            norm: None,
+            epsilon: None,
+            accuracy: share(text)?,
+        });
+    };
+    let (norm, radius) = match place.split_once(':') {
+        Some((norm, radius)) => (Some(norm.trim().parse()?), radius),
+        None => (None, place),
+    };
+    Ok(RobustThreshold {
+        norm,
+        epsilon: Some(radius.parse()?),
+        accuracy: share(accuracy)?,
+    })
+}
+
+pub(super) fn seconds(text: &str) -> Result<f64, ValueError> {
+    let seconds = parse_number(text)?;
+    if seconds > 0.0 && seconds.is_finite() {
+        Ok(seconds)
+    } else {
+        Err(ValueError::NotPositive)
+    }
+}
+
 pub(super) fn bounds(text: &str) -> Result<Bounds, ValueError> {
     if text == "none" {
         return Ok(Bounds::NONE);
@@ -219,6 +280,12 @@ pub(super) fn bounds(text: &str) -> Result<Bounds, ValueError> {
 pub enum ValueError {
     #[error(transparent)]
     Number(#[from] crate::threat::NumberError),
+    #[error(transparent)]
+    Epsilon(#[from] EpsilonError),
+    #[error(transparent)]
+    Norm(#[from] crate::threat::UnknownNorm),
+    #[error("a share lies between 0 and 1; write 0.95 or 95% for 95 %")]
+    NotAShare,
     #[error("the number is NaN, infinite or too large for float32")]
     NotFinite,
     #[error("this must be a whole number, 0 or above")]

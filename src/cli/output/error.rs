@@ -57,6 +57,12 @@ pub enum OutputError {
         #[source]
         source: io::Error,
     },
+    /// Another run has the folder.
+    #[error("{}: another run of mohs is writing its report there; wait for it, or give another folder", .path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A result would replace what the run reads.
     #[error("{}: is read by this run, and would be replaced by its result; give another path", .path.display())]
     Input {

@@ -2,9 +2,10 @@
 //!
 //! A run opens every file it will write before it starts, under temporary names in their final folders: a path that cannot be
 //! written fails in the first second, not after an hour. [`commit`] gives all of them their names at the end; a run that fails
-//! leaves neither a file nor a folder behind.
+//! leaves neither a file nor a folder behind. A folder belongs to one run at a time, so that no report is mixed from two.
 
 mod error;
+mod lock;
 
 pub use error::OutputError;
 use std::collections::HashSet;
@@ -24,6 +25,8 @@ pub struct OutputFolder {
 struct Folder {
     path: PathBuf,
     made_here: bool,
+    /// Held until the last file of the run has its name.
+    _lock: Option<lock::FolderLock>,
     /// Goes after this folder has gone, if it was made here too.
     _parent: Option<Arc<Folder>>,
 }
@@ -81,12 +84,15 @@ impl OutputFolder {
                 });
             }
         };
+        let mut folder = Folder {
+            path: path.into(),
+            made_here,
+            _lock: None,
+            _parent: above,
+        };
+        folder._lock = lock::FolderLock::take(path)?;
         Ok(OutputFolder {
-            inner: Arc::new(Folder {
-                path: path.into(),
-                made_here,
-                _parent: above,
-            }),
+            inner: Arc::new(folder),
         })
     }
 

@@ -90,6 +90,9 @@ mod tests {
     #[test]
     fn noise_is_never_believed_away() {
         let found = climb(6, 1e-3, |_| 2.0);
-        assert!((found.uncertainty - 1e-3 / 0.125).abs() < 1e-12, "{found:?}");
+        assert!(
+            (found.uncertainty - 1e-3 / 0.125).abs() < 1e-12,
+            "{found:?}"
+        );
     }
 }

@@ -204,7 +204,9 @@ pub fn compare(
         .collect();
     if !suspects.is_empty() {
         let row = |from: &[f32], width: usize| -> Vec<f32> {
-            let rows = suspects.iter().map(|at| &from[at * width..(at + 1) * width]);
+            let rows = suspects
+                .iter()
+                .map(|at| &from[at * width..(at + 1) * width]);
             rows.flatten().copied().collect()
         };
         let data_width = samples.data.len() / samples.labels.len().max(1);
@@ -263,7 +265,9 @@ fn look(
             let measured = mean(&|slope| slope.total().powi(2));
             let bend = mean(&|slope| slope.bend.powi(2));
             let size = length.max(measured).max(f64::MIN_POSITIVE);
-            let along_error = along.first().map_or(0.0, |slope| slope.residual.slope.abs());
+            let along_error = along
+                .first()
+                .map_or(0.0, |slope| slope.residual.slope.abs());
             let along_uncertainty = along
                 .first()
                 .map_or(0.0, |slope| slope.residual.uncertainty);

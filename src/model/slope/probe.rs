@@ -216,7 +216,7 @@ impl<'a> Probe<'a> {
     ) -> Result<Vec<HostLoss>, Error> {
         let width = self.feed.width();
         let data_width = data.len() / labels.len().max(1);
-        let classes = self.model.classes().max(1);
+        let classes = self.model.answers().width();
         let mut losses = Vec::with_capacity(labels.len());
         for (turn, labels) in labels.chunks(self.rows()).enumerate() {
             let rows = turn * self.rows()..turn * self.rows() + labels.len();
@@ -293,6 +293,9 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// What a gradient says of the way from one point to another.
 fn along(gradient: &[f64], up: &[f32], down: &[f32]) -> f64 {
-    let ways = up.iter().zip(down).map(|(&a, &b)| f64::from(a) - f64::from(b));
+    let ways = up
+        .iter()
+        .zip(down)
+        .map(|(&a, &b)| f64::from(a) - f64::from(b));
     gradient.iter().zip(ways).map(|(g, way)| g * way).sum()
 }

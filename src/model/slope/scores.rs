@@ -90,10 +90,8 @@ mod tests {
         let total: f32 = logits.iter().map(|z| z.exp()).sum();
         let probabilities = logits.map(|z| z.exp() / total);
         for kind in Loss::ALL {
-            let [a, b] =
-                [(&logits, false), (&probabilities, true)].map(|(scores, probabilities)| {
-                    loss(kind, scores, 2, probabilities).value
-                });
+            let [a, b] = [(&logits, false), (&probabilities, true)]
+                .map(|(scores, probabilities)| loss(kind, scores, 2, probabilities).value);
             assert!((a - b).abs() < 1e-5, "{kind}: {a} and {b}");
         }
     }

@@ -1,4 +1,4 @@
-//! `samples.csv` and `summary.csv`: written as rows come, read back to the same numbers.
+//! `samples.csv`, `summary.csv` and the tables of a comparison: written as rows come, read back to the same numbers.
 //!
 //! The columns and their order are a contract with whoever reads the files (the module [`crate::outcome`] documents each).
 //! Floats are decimals without exponent, as short as they can be while reading back to the same number; NaN is an empty field.
@@ -7,7 +7,7 @@
 mod cell;
 mod reader;
 
-use crate::outcome::{SampleOutcome, SummaryRow};
+use crate::outcome::{ChangeRow, ComparisonRow, SampleOutcome, SummaryRow};
 use cell::Cell;
 pub use reader::{ReadError, RowReader};
 use std::fmt;
@@ -23,7 +23,7 @@ pub type SamplesReader<R> = RowReader<R, SampleOutcome>;
 /// Reads `summary.csv`.
 pub type SummaryReader<R> = RowReader<R, SummaryRow>;
 
-/// A record that is a row of a file: [`SampleOutcome`] or [`SummaryRow`].
+/// A record that is a row of a file, such as [`SampleOutcome`] or [`SummaryRow`].
 pub trait Row: sealed::Cells + Sized {
     /// The names of the columns, in order.
     const COLUMNS: &'static [&'static str];
@@ -82,6 +82,13 @@ row!(SummaryRow:
     model, attack, norm, epsilon, steps, restarts, samples, clean_accuracy, robust_accuracy, robust_accuracy_low,
     robust_accuracy_high, attack_success_rate, mean_linf, mean_l2, gradient_evaluations, seconds, untrustworthy,
 );
+
+row!(ComparisonRow:
+    first, second, attack, norm, epsilon, samples, first_robust_accuracy, second_robust_accuracy, difference, difference_low,
+    difference_high, first_only, second_only, p_value, more_robust,
+);
+
+row!(ChangeRow: index, attack, norm, epsilon, change);
 
 /// Writes rows one by one; the header comes first, even where no row follows.
 pub struct RowWriter<W: Write, T> {

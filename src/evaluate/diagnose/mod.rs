@@ -1,0 +1,415 @@
+//! What an evaluation notices about itself.
+//!
+//! Pure arithmetic over counts and rows, but for two small runs: [`control`], an attack that has to succeed, and [`probe`], the same
+//! samples judged once more.
+//! A robust accuracy is only ever as good as the attack behind it; what is found here says where the attack was none (Carlini et al., On
+//! Evaluating Adversarial Robustness, 2019, has the list that this one goes by).
+
+pub(super) mod control;
+pub(super) mod probe;
+
+use crate::attack::Attack;
+use crate::outcome::{Diagnostic, DiagnosticKind, Norm, SummaryRow, WORST_CASE};
+
+/// Where so large a share of the samples is in doubt, the number is.
+const GRAVE: f64 = 0.01;
+
+/// Where the loss of so large a share of the samples did not rise, the attack went the wrong way.
+const FLAT: f64 = 0.05;
+
+/// What was counted of one attack at one ε, in samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Robust, though a gradient was zero in every element.
+    pub(super) dead: u64,
+    /// Given up, a gradient being NaN or infinite.
+    pub(super) not_finite: u64,
+    /// Robust, and the loss not above that of the clean sample.
+    pub(super) flat: u64,
+}
+
+/// One attack of an evaluation, as far as diagnostics need it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trial<'a> {
+    pub(super) attack: &'a dyn Attack,
+    pub(super) norm: Norm,
+    pub(super) epsilons: &'a [f64],
+    /// One for each ε.
+    pub(super) tallies: &'a [Tally],
+    /// All samples, those that are wrong clean too.
+    pub(super) samples: u64,
+    /// Whether gradients pass through rounding already.
+    pub(super) straight_through: bool,
+}
+
+impl Trial<'_> {
+    /// What the counts and the attack's parameters say.
+    pub(super) fn diagnose(&self) -> Vec<Diagnostic> {
+        let found = [self.dead(), self.not_finite(), self.flat(), self.short()];
+        found.into_iter().flatten().collect()
+    }
+
+    fn dead(&self) -> Option<Diagnostic> {
+        let (share, epsilons, untrustworthy) = self.worst(|tally| tally.dead, GRAVE)?;
+        let rounding = if self.straight_through {
+            ""
+        } else {
+            ", and --straight-through where the model rounds or quantises"
+        };
+        Some(self.found(
+            DiagnosticKind::ZeroGradients,
+            (share, epsilons, untrustworthy),
+            format!(
+                "{} % of the samples count as robust although their gradient was zero in every element: where the loss has run flat no \
+                 step is made",
+                percent(share)
+            ),
+            format!("try loss=margin{rounding}"),
+        ))
+    }
+
+    fn not_finite(&self) -> Option<Diagnostic> {
+        let found = self.worst(|tally| tally.not_finite, GRAVE)?;
+        let finding = format!(
+            "{} % of the samples had a gradient that is NaN or infinite, and the attack was given up there",
+            percent(found.0)
+        );
+        let advice = "look for a logarithm, a root or a division at 0 in the model".to_owned();
+        Some(self.found(DiagnosticKind::NonFiniteGradients, found, finding, advice))
+    }
+
+    fn flat(&self) -> Option<Diagnostic> {
+        let found = self.worst(|tally| tally.flat, FLAT)?;
+        if found.0 < GRAVE {
+            return None;
+        }
+        let finding = format!(
+            "{} % of the samples count as robust although the loss at the end of the attack is not above the loss of the clean sample",
+            percent(found.0)
+        );
+        let advice = if self.attack.steps() == 1 {
+            "one step went too far: use pgd"
+        } else {
+            "take more and smaller steps, or another loss; where that changes nothing, gradients lead nowhere in this model"
+        };
+        Some(self.found(DiagnosticKind::FlatLoss, found, finding, advice.to_owned()))
+    }
+
+    /// Whether all steps together are shorter than the radius.
+    fn short(&self) -> Option<Diagnostic> {
+        let steps = self.attack.steps();
+        let reach = |epsilon: f64| f64::from(steps) * self.attack.step_size(epsilon) / epsilon;
+        // A little less than ε may be rounding.
+        let short = |reach: f64| reach < 0.999;
+        let epsilons: Vec<f64> = self.epsilons.iter().copied().filter(|&e| short(reach(e))).collect();
+        let worst = epsilons.iter().copied().map(reach).reduce(f64::min)?;
+        let finding = format!(
+            "{steps} steps of this size reach {worst:.2} of the radius, so that most of the ball is never looked at"
+        );
+        let advice = "take more or longer steps; without step_size they add up to 2.5·ε".to_owned();
+        Some(self.found(
+            DiagnosticKind::ShortSteps,
+            (worst, epsilons, true),
+            finding,
+            advice,
+        ))
+    }
+
+    /// The largest share that a count comes to, the radii concerned, and whether it is grave there; the grave radii alone if there are any.
+    fn worst(&self, count: fn(&Tally) -> u64, grave: f64) -> Option<(f64, Vec<f64>, bool)> {
+        let share = |tally: &Tally| count(tally) as f64 / self.samples.max(1) as f64;
+        let shares = || self.epsilons.iter().zip(self.tallies.iter().map(share));
+        let above = |least: f64| -> Vec<f64> {
+            let concerned = shares().filter(|(_, share)| *share > 0.0 && *share >= least);
+            concerned.map(|(epsilon, _)| *epsilon).collect()
+        };
+        let largest = shares().map(|(_, share)| share).fold(0.0, f64::max);
+        let grave = above(grave);
+        match (grave.is_empty(), largest > 0.0) {
+            (_, false) => None,
+            (true, true) => Some((largest, above(0.0), false)),
+            (false, true) => Some((largest, grave, true)),
+        }
+    }
+
+    fn found(
+        &self,
+        kind: DiagnosticKind,
+        (figure, epsilons, untrustworthy): (f64, Vec<f64>, bool),
+        finding: String,
+        advice: String,
+    ) -> Diagnostic {
+        Diagnostic {
+            kind,
+            attack: Some(self.attack.label()),
+            norm: Some(self.norm),
+            epsilons,
+            figure,
+            finding,
+            advice,
+            untrustworthy,
+        }
+    }
+}
+
+/// What the rows say when they are looked at side by side.
+pub(super) fn of_rows(rows: &[SummaryRow], classes: Option<usize>) -> Vec<Diagnostic> {
+    let mut found = rising(rows);
+    found.extend(single_step_stronger(rows));
+    found.extend(guessing(rows, classes));
+    found
+}
+
+/// A difference between rows that is more than a sample here or there.
+fn notable(larger: f64, smaller: f64, samples: u64) -> bool {
+    let count = ((larger - smaller) * samples as f64).round();
+    count >= 2.0 && larger - smaller >= GRAVE
+}
+
+/// A larger ball holds the smaller one: what is broken in it stays broken.
+fn rising(rows: &[SummaryRow]) -> Vec<Diagnostic> {
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for row in rows.iter().filter(|row| row.attack != WORST_CASE) {
+        let smaller = rows.iter().filter(|other| {
+            other.attack == row.attack && other.norm == row.norm && other.epsilon < row.epsilon
+        });
+        let least = smaller.min_by(|a, b| a.robust_accuracy.total_cmp(&b.robust_accuracy));
+        let Some(least) = least else { continue };
+        if !notable(row.robust_accuracy, least.robust_accuracy, row.samples) {
+            continue;
+        }
+        let rise = row.robust_accuracy - least.robust_accuracy;
+        let known = found.iter_mut().find(|known| {
+            known.attack.as_ref() == Some(&row.attack) && known.norm == Some(row.norm)
+        });
+        if let Some(known) = known {
+            known.epsilons.push(row.epsilon);
+            known.figure = known.figure.max(rise);
+            continue;
+        }
+        found.push(Diagnostic {
+            kind: DiagnosticKind::RisesWithEpsilon,
+            attack: Some(row.attack.clone()),
+            norm: Some(row.norm),
+            epsilons: vec![row.epsilon],
+            figure: rise,
+            finding: format!(
+                "the robust accuracy rises from {} % at ε {} to {} % at ε {}, and a larger ball holds the smaller one",
+                percent(least.robust_accuracy),
+                least.epsilon,
+                percent(row.robust_accuracy),
+                row.epsilon
+            ),
+            advice: "take more steps or restarts, and judge every point (--keep any)".to_owned(),
+            untrustworthy: true,
+        });
+    }
+    found
+}
+
+/// Many steps can do what one does; where they do worse, gradients mislead.
+fn single_step_stronger(rows: &[SummaryRow]) -> Vec<Diagnostic> {
+    let mut found: Vec<Diagnostic> = Vec::new();
+    let attacks = || rows.iter().filter(|row| row.attack != WORST_CASE);
+    for many in attacks().filter(|row| row.steps > 1) {
+        let same = |row: &&SummaryRow| {
+            row.steps == 1 && row.norm == many.norm && row.epsilon.to_bits() == many.epsilon.to_bits()
+        };
+        let singles = attacks().filter(same);
+        let Some(single) = singles.min_by(|a, b| a.robust_accuracy.total_cmp(&b.robust_accuracy))
+        else {
+            continue;
+        };
+        if !notable(many.robust_accuracy, single.robust_accuracy, many.samples) {
+            continue;
+        }
+        found.push(Diagnostic {
+            kind: DiagnosticKind::SingleStepStronger,
+            attack: None,
+            norm: Some(many.norm),
+            epsilons: vec![many.epsilon],
+            figure: many.robust_accuracy - single.robust_accuracy,
+            finding: format!(
+                "at ε {} {} leaves {} % of the samples robust with a single step, and {} with {} steps {} %: gradients mislead where \
+                 the loss surface is rough or flat",
+                many.epsilon,
+                single.attack,
+                percent(single.robust_accuracy),
+                many.attack,
+                many.steps,
+                percent(many.robust_accuracy)
+            ),
+            advice: "take more restarts, loss=margin, and an attack that needs no gradients; the true robust accuracy is lower than either"
+                .to_owned(),
+            untrustworthy: true,
+        });
+    }
+    found
+}
+
+/// A model that is right no more often than chance does not get what it was trained on.
+fn guessing(rows: &[SummaryRow], classes: Option<usize>) -> Option<Diagnostic> {
+    let (row, classes) = (rows.first()?, classes?);
+    let chance = 1.0 / classes.max(1) as f64;
+    (row.clean_accuracy <= chance).then(|| Diagnostic {
+        kind: DiagnosticKind::NoBetterThanChance,
+        attack: None,
+        norm: None,
+        epsilons: Vec::new(),
+        figure: row.clean_accuracy,
+        finding: format!(
+            "the model is right on {} % of the samples as they are, no better than guessing among {classes} classes",
+            percent(row.clean_accuracy)
+        ),
+        advice: "do the labels belong to it, and have the samples the range and layout that it was trained on (--scale, --mean, --std, \
+                 --layout)?"
+            .to_owned(),
+        untrustworthy: false,
+    })
+}
+
+/// A share in percent, with one decimal.
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::AttackPlan;
+
+    const EPSILONS: [f64; 3] = [0.1, 0.2, 0.3];
+
+    fn trial(attack: &str, tallies: [Tally; 3]) -> Vec<Diagnostic> {
+        let plan = AttackPlan::parse(attack).unwrap();
+        let trial = Trial {
+            attack: plan.attacks()[0].as_ref(),
+            norm: Norm::Linf,
+            epsilons: &EPSILONS,
+            tallies: &tallies,
+            samples: 1000,
+            straight_through: false,
+        };
+        trial.diagnose()
+    }
+
+    fn kinds(found: &[Diagnostic]) -> Vec<(&'static str, Vec<f64>, bool)> {
+        let one = |found: &Diagnostic| {
+            (found.kind.id(), found.epsilons.clone(), found.untrustworthy)
+        };
+        found.iter().map(one).collect()
+    }
+
+    fn row(attack: &str, steps: u32, epsilon: f64, robust: u64) -> SummaryRow {
+        SummaryRow {
+            attack: attack.to_owned(),
+            epsilon,
+            steps,
+            samples: 1000,
+            clean_accuracy: 0.95,
+            robust_accuracy: robust as f64 / 1000.0,
+            ..SummaryRow::blank()
+        }
+    }
+
+    #[test]
+    fn nothing_is_found_where_nothing_is_wrong() {
+        assert!(trial("pgd", [Tally::default(); 3]).is_empty());
+        assert!(trial("fgsm", [Tally::default(); 3]).is_empty());
+        let rows = [
+            row("fgsm", 1, 0.1, 700),
+            row("fgsm", 1, 0.2, 500),
+            row("pgd", 40, 0.1, 601),
+            row("pgd", 40, 0.2, 200),
+            row(WORST_CASE, 41, 0.2, 200),
+        ];
+        assert!(of_rows(&rows, Some(10)).is_empty());
+    }
+
+    #[test]
+    fn zero_gradients_are_grave_from_one_in_a_hundred() {
+        let tally = |dead| Tally {
+            dead,
+            ..Tally::default()
+        };
+        let found = trial("pgd", [tally(3), tally(0), tally(9)]);
+        assert_eq!(kinds(&found), [("zero-gradients", vec![0.1, 0.3], false)]);
+        let found = trial("pgd", [tally(3), tally(10), tally(500)]);
+        assert_eq!(kinds(&found), [("zero-gradients", vec![0.2, 0.3], true)]);
+        assert!(found[0].finding.starts_with("50.0 % of the samples"));
+    }
+
+    #[test]
+    fn gradients_that_are_no_numbers_are_found() {
+        let tally = Tally {
+            not_finite: 20,
+            ..Tally::default()
+        };
+        let found = trial("pgd", [tally; 3]);
+        assert_eq!(
+            kinds(&found),
+            [("non-finite-gradients", EPSILONS.to_vec(), true)]
+        );
+        assert!((found[0].figure - 0.02).abs() < 1e-12);
+    }
+
+    #[test]
+    fn losses_that_do_not_rise_are_grave_where_they_are_many() {
+        let tally = |flat| Tally {
+            flat,
+            ..Tally::default()
+        };
+        assert!(trial("pgd", [tally(9); 3]).is_empty(), "a few may be rounding");
+        let found = trial("pgd", [tally(20), tally(9), tally(0)]);
+        assert_eq!(kinds(&found), [("flat-loss", vec![0.1, 0.2], false)]);
+        let found = trial("fgsm", [tally(0), tally(20), tally(60)]);
+        assert_eq!(kinds(&found), [("flat-loss", vec![0.3], true)]);
+        assert!(found[0].advice.contains("use pgd"));
+    }
+
+    #[test]
+    fn steps_have_to_reach_the_edge_of_the_ball() {
+        let short = |attack| kinds(&trial(attack, [Tally::default(); 3]));
+        assert_eq!(
+            short("pgd:steps=10,step_size=0.02"),
+            [("short-steps", vec![0.3], true)]
+        );
+        assert!(short("pgd:steps=10,step_size=0.03").is_empty());
+    }
+
+    #[test]
+    fn a_robust_accuracy_that_rises_is_found_at_every_larger_radius() {
+        let rows = [
+            row("pgd", 40, 0.1, 300),
+            row("pgd", 40, 0.2, 305),
+            row("pgd", 40, 0.3, 350),
+            row("pgd", 40, 0.4, 400),
+        ];
+        let found = of_rows(&rows, Some(10));
+        assert_eq!(
+            kinds(&found),
+            [("rises-with-epsilon", vec![0.3, 0.4], true)],
+            "half a percent is a sample here or there"
+        );
+        assert!((found[0].figure - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_step_that_does_better_than_many_is_found() {
+        let found = of_rows(&[row("fgsm", 1, 0.1, 300), row("pgd", 40, 0.1, 320)], Some(10));
+        assert_eq!(kinds(&found), [("single-step-stronger", vec![0.1], true)]);
+        assert_eq!(found[0].attack, None, "it concerns the worst case too");
+    }
+
+    #[test]
+    fn a_model_that_guesses_is_found() {
+        let guess = SummaryRow {
+            clean_accuracy: 0.1,
+            ..row("pgd", 40, 0.1, 0)
+        };
+        assert_eq!(
+            kinds(&of_rows(&[guess], Some(10))),
+            [("no-better-than-chance", vec![], false)]
+        );
+    }
+}
