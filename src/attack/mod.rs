@@ -9,6 +9,7 @@
 pub mod array;
 #[cfg(test)]
 mod boundary;
+mod cw;
 mod ddn;
 mod error;
 mod fab;
@@ -25,6 +26,7 @@ mod schedule;
 mod spec;
 
 pub use crate::loss::Loss;
+pub use cw::Cw;
 pub use ddn::Ddn;
 pub use error::Error;
 pub use fab::Fab;
@@ -42,7 +44,7 @@ use array::Array;
 use std::fmt;
 
 /// Every attack, in the order in which they are listed.
-pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC, fab::SPEC, fmn::SPEC, ddn::SPEC];
+pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC, fab::SPEC, fmn::SPEC, ddn::SPEC, cw::SPEC];
 
 /// An attack with its parameters set: where to start, and how to get from one point to the next.
 ///
