@@ -14,6 +14,7 @@ mod cli;
 mod docs;
 mod expand_contrib;
 mod files;
+mod frameworks;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;
@@ -25,6 +26,7 @@ mod parameters;
 mod quantized;
 mod references;
 mod registry;
+mod slopes;
 mod sources;
 mod train;
 
