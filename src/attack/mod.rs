@@ -10,6 +10,7 @@
 pub mod array;
 mod boundary;
 mod crossing;
+mod cw;
 mod ddn;
 mod error;
 mod fab;
@@ -33,6 +34,7 @@ mod square;
 
 pub use crate::loss::Loss;
 pub use boundary::Boundary;
+pub use cw::Cw;
 pub use ddn::Ddn;
 pub use error::Error;
 pub use fab::Fab;
@@ -60,6 +62,7 @@ pub const ATTACKS: &[AttackSpec] = &[
     fab::SPEC,
     fmn::SPEC,
     ddn::SPEC,
+    cw::SPEC,
     square::SPEC,
     hopskipjump::SPEC,
     boundary::SPEC,

@@ -210,10 +210,10 @@ impl Engine<'_, '_> {
             if !magnitudes[slot].is_finite() {
                 // There is no next point; the current one is what this restart came to.
                 chain.give_up(steps);
-                proposals.push(Proposal {
-                    slot,
-                    point: self.program.point(slot)?,
-                });
+                let point = self.program.point(slot)?;
+                if judged(chain, &point) {
+                    proposals.push(Proposal { slot, point });
+                }
                 continue;
             }
             if magnitudes[slot] == 0.0 {

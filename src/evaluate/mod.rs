@@ -584,8 +584,8 @@ impl<'a> Gradients<'a> {
     }
 
     fn get(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
-        let loss = attack.loss();
         let targeted = attack.targets() > 0;
+        let loss = attack.loss();
         if let Some(found) = self.derived.get(&(loss, targeted)) {
             return Ok(Arc::clone(found));
         }
