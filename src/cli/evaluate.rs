@@ -10,7 +10,7 @@ use super::progress::{Position, Progress};
 use super::session;
 use super::terminal::{print, stdout_style};
 use crate::attack::AttackPlan;
-use crate::data::{self, Dataset, Source};
+use crate::data::{self, Dataset};
 use crate::evaluate::{self, Adversarial, Config, Observer, ObserverError, Report};
 use crate::model::{GradientGraph, Model, slope};
 use crate::outcome::{SampleOutcome, Sheet, Summary, SummaryRow};
@@ -76,7 +76,7 @@ impl Prepared {
             missing::require(path, &[".onnx"])?;
         }
         let files = Files::open(arguments)?;
-        let unfitted = Dataset::open(&source(arguments)).or_bad_input()?;
+        let unfitted = Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
         let model = open_model(&arguments.model, arguments)?;
         let dataset = fitted(unfitted, arguments, &model)?;
         let gradient = match &arguments.gradient {
@@ -159,11 +159,7 @@ pub(super) fn fitted(
     model: &Model,
 ) -> Result<Dataset, Failure> {
     let dataset = dataset
-        .prepared(&dataset::preparation(
-            &arguments.reading,
-            bounds(arguments),
-            model,
-        ))
+        .prepared(&dataset::preparation(&arguments.reading, bounds(arguments), model))
         .or_bad_input()?;
     for note in dataset.notes() {
         tracing::info!("{note}");
@@ -387,11 +383,6 @@ fn bounds(arguments: &EvaluateArguments) -> Bounds {
         Some(_) => Bounds::NONE,
         None => arguments.bounds,
     }
-}
-
-/// The data set that the arguments name.
-pub(super) fn source(arguments: &EvaluateArguments) -> Source {
-    dataset::source(&arguments.data, &arguments.reading)
 }
 
 /// Whose fault an error of the evaluation is.

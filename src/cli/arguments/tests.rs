@@ -606,11 +606,18 @@ fn defaults() {
     assert_eq!((arguments.norm, arguments.keep), (Norm::Linf, Keep::Any));
     assert_eq!(arguments.bounds, Bounds::UNIT);
     assert_eq!(
-        (arguments.reading.offset, arguments.reading.limit, arguments.seed),
+        (
+            arguments.reading.offset,
+            arguments.reading.limit,
+            arguments.seed
+        ),
         (0, None, 0)
     );
     assert_eq!(arguments.batch_size, BatchSize::Auto);
-    assert_eq!((&arguments.reading.x_key, &arguments.reading.y_key), (&None, &None));
+    assert_eq!(
+        (&arguments.reading.x_key, &arguments.reading.y_key),
+        (&None, &None)
+    );
     assert_eq!(arguments.reading.normalization().unwrap(), None);
     assert_eq!(arguments.runtime.device, "auto");
 }
