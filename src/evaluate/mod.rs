@@ -8,6 +8,7 @@ mod chain;
 mod diagnose;
 mod engine;
 mod ledger;
+mod minimal;
 mod source;
 
 use crate::attack::{self, Attack, AttackPlan};
@@ -18,6 +19,7 @@ use crate::outcome::{
 };
 use crate::threat::{Bounds, Norm, Precision};
 use diagnose::Trial;
+pub use minimal::minimal_epsilon;
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -247,9 +249,8 @@ pub fn evaluate(
     let mut setup_seconds = start.elapsed().as_secs_f64();
     let batch_size = config
         .batch_size
-        .unwrap_or_else(|| default_batch(data.sample_len()));
-    let targets = config.attacks.attacks().iter().map(|attack| attack.targets());
-    let targets = usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX);
+        .unwrap_or_else(|| default_batch(model.sample_shape().iter().product()));
+    let targets = rival_count(config);
     let (clean, mut runtime_seconds) =
         judge_clean(&mut judge, model, data, config.bounds, targets)?;
     let runs = config.attacks.attacks().iter().flat_map(|attack| {
@@ -279,6 +280,7 @@ pub fn evaluate(
             clean: &clean,
             slots: batch_size,
             most: u64::MAX,
+            search: None,
         };
         let graph = gradients.get(attack.as_ref())?;
         let ran = engine::run(
@@ -319,7 +321,14 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    diagnostics.extend(diagnose::of_rows(&summary, model.classes()));
+    let ascents: Vec<String> = config
+        .attacks
+        .attacks()
+        .iter()
+        .filter(|attack| attack.goal() == attack::Goal::Radius)
+        .map(|attack| attack.label())
+        .collect();
+    diagnostics.extend(diagnose::of_rows(&summary, &ascents, model.classes()));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
@@ -329,6 +338,16 @@ pub fn evaluate(
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// How many classes the attacks go toward, at most.
+fn rival_count(config: &Config) -> usize {
+    let targets = config
+        .attacks
+        .attacks()
+        .iter()
+        .map(|attack| attack.targets());
+    usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX)
 }
 
 /// What is looked at once more after the attacks.
@@ -373,6 +392,7 @@ impl Watched<'_> {
             clean: self.clean,
             slots: self.slots,
             most: u64::MAX,
+            search: None,
         };
         found.extend(diagnose::control::run(
             &job,
@@ -427,7 +447,7 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// A batch that keeps the device busy and fits its memory: large for small samples.
+/// A batch that keeps the device busy and fits its memory: large where what is perturbed of a sample is small.
 fn default_batch(width: usize) -> usize {
     (1_000_000 / width.max(1))
         .clamp(16, 256)

@@ -6,6 +6,7 @@
 pub mod chart;
 pub mod comparison;
 pub mod csv;
+pub mod minimal;
 pub mod number;
 mod style;
 pub mod table;

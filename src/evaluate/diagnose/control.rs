@@ -52,6 +52,7 @@ pub(in super::super) fn run(
         config: &config,
         attack: attack.as_ref(),
         most: CONTROLLED,
+        search: None,
         ..*job
     };
     let run = super::super::run_of(attack.as_ref(), norm, epsilon);

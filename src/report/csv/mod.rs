@@ -7,7 +7,7 @@
 mod cell;
 mod reader;
 
-use crate::outcome::{ChangeRow, ComparisonRow, SampleOutcome, SummaryRow};
+use crate::outcome::{ChangeRow, ComparisonRow, MinimalRow, SampleOutcome, SummaryRow};
 use cell::Cell;
 pub use reader::{ReadError, RowReader};
 use std::fmt;
@@ -89,6 +89,8 @@ row!(ComparisonRow:
 );
 
 row!(ChangeRow: index, attack, norm, epsilon, change);
+
+row!(MinimalRow: index, label, attack, norm, minimal_epsilon, withstood);
 
 /// Writes rows one by one; the header comes first, even where no row follows.
 pub struct RowWriter<W: Write, T> {
