@@ -24,18 +24,41 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// One attack on one data set.
-#[derive(Clone, Copy)]
-pub(super) struct Job<'a> {
+pub(super) struct Job<'a, A: ?Sized = dyn Attack> {
     pub(super) model: &'a Model,
     pub(super) data: &'a Dataset,
     pub(super) config: &'a Config,
-    pub(super) attack: &'a dyn Attack,
+    pub(super) attack: &'a A,
     pub(super) clean: &'a CleanVerdicts,
     pub(super) slots: usize,
     /// At most so many samples are attacked, from the first.
     pub(super) most: u64,
     /// The range in which the smallest radius of each sample is looked for, instead of attacking at the radii that are given.
     pub(super) search: Option<(f64, f64)>,
+}
+
+impl<A: ?Sized> Clone for Job<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: ?Sized> Copy for Job<'_, A> {}
+
+impl<'a, A: ?Sized> Job<'a, A> {
+    /// The same with another attack.
+    pub(super) fn of<B: ?Sized>(&self, attack: &'a B) -> Job<'a, B> {
+        Job {
+            model: self.model,
+            data: self.data,
+            config: self.config,
+            attack,
+            clean: self.clean,
+            slots: self.slots,
+            most: self.most,
+            search: self.search,
+        }
+    }
 }
 
 /// What running a job has shown besides the outcomes.
@@ -46,6 +69,8 @@ pub(super) struct Ran {
     pub(super) tallies: Vec<Tally>,
     /// The smallest radii, in the order of the data, where they were looked for.
     pub(super) found: Vec<Found>,
+    /// What else is to be said, in sentences.
+    pub(super) notes: Vec<String>,
 }
 
 /// Runs one attack over all samples.
@@ -73,7 +98,7 @@ pub(super) fn run(
         program,
         chains: Vec::new(),
         ledger: Ledger {
-            job,
+            config: job.config,
             label: &label,
             accumulator,
             progress,
@@ -81,6 +106,8 @@ pub(super) fn run(
             waiting: BTreeMap::new(),
             next: None,
             tallies: vec![Tally::default(); job.config.epsilons.len()],
+            searches: job.search.is_some(),
+            nearest: job.attack.goal() == Goal::MinimumNorm,
             found: Vec::new(),
         },
         judge,
@@ -111,6 +138,7 @@ pub(super) fn run(
         runtime_seconds,
         tallies: ledger.tallies,
         found,
+        notes: Vec::new(),
     })
 }
 
