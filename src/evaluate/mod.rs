@@ -264,7 +264,7 @@ pub fn evaluate(
     let mut setup_seconds = start.elapsed().as_secs_f64();
     let batch_size = config
         .batch_size
-        .unwrap_or_else(|| default_batch(data.sample_len()));
+        .unwrap_or_else(|| default_batch(model.sample_shape().iter().product()));
     let targets = rival_count(config);
     let (clean, mut runtime_seconds) =
         judge_clean(&mut judge, model, data, config.bounds, targets)?;
@@ -475,7 +475,7 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// A batch that keeps the device busy and fits its memory: large for small samples.
+/// A batch that keeps the device busy and fits its memory: large where what is perturbed of a sample is small.
 fn default_batch(width: usize) -> usize {
     (1_000_000 / width.max(1))
         .clamp(16, 256)
