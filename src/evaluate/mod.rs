@@ -8,6 +8,7 @@ mod chain;
 mod diagnose;
 mod engine;
 mod ledger;
+mod minimal;
 mod queries;
 mod source;
 
@@ -19,6 +20,7 @@ use crate::outcome::{
 };
 use crate::threat::{Bounds, Norm, Precision};
 use diagnose::Trial;
+pub use minimal::minimal_epsilon;
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -263,9 +265,7 @@ pub fn evaluate(
     let batch_size = config
         .batch_size
         .unwrap_or_else(|| default_batch(data.sample_len()));
-    let following = config.attacks.attacks().iter().filter_map(Planned::gradient);
-    let targets = following.map(|attack| attack.targets());
-    let targets = usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX);
+    let targets = rival_count(config);
     let (clean, mut runtime_seconds) =
         judge_clean(&mut judge, model, data, config.bounds, targets)?;
     let runs = config.attacks.attacks().iter().flat_map(|attack| {
@@ -295,6 +295,7 @@ pub fn evaluate(
             clean: &clean,
             slots: batch_size,
             most: u64::MAX,
+            search: None,
         };
         let ran = match attack {
             Planned::Gradient(attack) => engine::run(
@@ -345,7 +346,15 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    diagnostics.extend(diagnose::of_rows(&summary, model.classes()));
+    let ascents: Vec<String> = config
+        .attacks
+        .attacks()
+        .iter()
+        .filter_map(Planned::gradient)
+        .filter(|attack| attack.goal() == attack::Goal::Radius)
+        .map(|attack| attack.label())
+        .collect();
+    diagnostics.extend(diagnose::of_rows(&summary, &ascents, model.classes()));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
@@ -355,6 +364,17 @@ pub fn evaluate(
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// How many classes the attacks go toward, at most.
+fn rival_count(config: &Config) -> usize {
+    let targets = config
+        .attacks
+        .attacks()
+        .iter()
+        .filter_map(Planned::gradient)
+        .map(|attack| attack.targets());
+    usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX)
 }
 
 /// What is looked at once more after the attacks.
@@ -400,6 +420,7 @@ impl Watched<'_> {
             clean: self.clean,
             slots: self.slots,
             most: u64::MAX,
+            search: None,
         };
         found.extend(diagnose::control::run(
             &job,

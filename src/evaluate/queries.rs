@@ -51,6 +51,9 @@ pub(super) fn run(
             waiting: BTreeMap::new(),
             next: None,
             tallies: vec![Tally::default(); job.config.epsilons.len()],
+            searches: job.search.is_some(),
+            nearest: job.attack.goal() == Goal::MinimumNorm,
+            found: Vec::new(),
         },
         judge,
         job,
@@ -86,6 +89,7 @@ pub(super) fn run(
         setup_seconds,
         runtime_seconds,
         tallies: ledger.tallies,
+        found: ledger.found,
         notes: notes.into_iter().collect(),
     })
 }

@@ -14,6 +14,7 @@ mod cli;
 mod docs;
 mod expand_contrib;
 mod files;
+mod frameworks;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;
@@ -26,6 +27,7 @@ mod quantized;
 mod queries;
 mod references;
 mod registry;
+mod slopes;
 mod sources;
 mod train;
 

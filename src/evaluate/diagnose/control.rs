@@ -55,6 +55,7 @@ pub(in super::super) fn run(
         config: &config,
         attack: attack.as_ref(),
         most: CONTROLLED,
+        search: None,
         ..*job
     };
     let run = super::super::run_of(planned, norm, epsilon);
