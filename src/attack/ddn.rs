@@ -4,7 +4,8 @@ use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Start, StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Start,
+    StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,10 @@ impl Attack for Ddn {
         self.steps.get()
     }
 
+    fn goal(&self) -> Goal {
+        Goal::MinimumNorm
+    }
+
     fn loss(&self) -> Loss {
         Loss::CrossEntropy
     }
@@ -181,7 +186,10 @@ mod tests {
 
     #[test]
     fn other_norms_are_refused_with_the_attack_to_use() {
-        let message = Ddn::default().check_norm(Norm::Linf).unwrap_err().to_string();
+        let message = Ddn::default()
+            .check_norm(Norm::Linf)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("fmn"), "{message}");
         assert!(Ddn::default().check_norm(Norm::L2).is_ok());
     }

@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::geometry::{self, Hyperplane};
-use super::{Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Start};
+use super::{Attack, AttackSpec, Context, Error, Goal, Loss, Next, Parameter, Pass, Start};
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -127,17 +127,38 @@ impl Attack for Fab {
         self.steps.get()
     }
 
+    fn restarts(&self) -> u32 {
+        self.restarts.saturating_mul(self.targets).get()
+    }
+
+    fn starts_at_random(&self, restart: u32) -> bool {
+        restart >= self.targets.get()
+    }
+
+    fn goal(&self) -> Goal {
+        Goal::MinimumNorm
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets.get()
+    }
+
     fn loss(&self) -> Loss {
         Loss::Margin
     }
 
+    /// What random starts stay within.
     fn step_size(&self, epsilon: f64) -> f64 {
-        epsilon
+        0.5 * epsilon
     }
 
     fn init<'a>(&self, context: &Context<'a>, noise: Option<Array<'a>>) -> Start<'a> {
+        let half = Context {
+            epsilon: context.step_size,
+            ..*context
+        };
         Start {
-            point: geometry::start(context, noise),
+            point: geometry::start(&half, noise),
             state: Vec::new(),
         }
     }
@@ -156,7 +177,8 @@ impl Attack for Fab {
             geometry::onto_hyperplane(context, from, hyperplane)
         };
         let (step, from_clean) = (onto(base), onto(clean));
-        let lengths = [step, from_clean].map(|way| geometry::length(context.norm, way).max(SHORTEST));
+        let lengths =
+            [step, from_clean].map(|way| geometry::length(context.norm, way).max(SHORTEST));
         let share = (lengths[0] / (lengths[0] + lengths[1])).min(self.bias);
         let next = (1.0 - share) * (base + self.overshoot * step)
             + share * (clean + self.overshoot * from_clean);
@@ -192,9 +214,27 @@ mod tests {
     #[test]
     fn parameters_that_make_no_sense_are_refused() {
         for (fab, word) in [
-            (Fab { overshoot: 0.9, ..Fab::default() }, "overshoot"),
-            (Fab { pull_back: 1.0, ..Fab::default() }, "pull_back"),
-            (Fab { bias: f64::NAN, ..Fab::default() }, "bias"),
+            (
+                Fab {
+                    overshoot: 0.9,
+                    ..Fab::default()
+                },
+                "overshoot",
+            ),
+            (
+                Fab {
+                    pull_back: 1.0,
+                    ..Fab::default()
+                },
+                "pull_back",
+            ),
+            (
+                Fab {
+                    bias: f64::NAN,
+                    ..Fab::default()
+                },
+                "bias",
+            ),
         ] {
             let message = fab.check().unwrap_err().to_string();
             assert!(message.contains(word), "{message}");

@@ -6,11 +6,13 @@
 //! What attacks have in common (directions, projections) is in [`geometry`].
 //! Start at [`AttackPlan::parse`] for the attacks that a user asked for, at [`Attack`] to write one.
 
+mod apgd;
 pub mod array;
 #[cfg(test)]
 mod boundary;
 mod ddn;
 mod error;
+mod expectation;
 mod fab;
 mod fgm;
 mod fgsm;
@@ -19,18 +21,21 @@ pub mod geometry;
 pub mod host;
 #[cfg(test)]
 mod linear;
+mod mi_fgsm;
 mod pgd;
 mod plan;
 mod schedule;
 mod spec;
 
 pub use crate::loss::Loss;
+pub use apgd::Apgd;
 pub use ddn::Ddn;
 pub use error::Error;
 pub use fab::Fab;
 pub use fgm::Fgm;
 pub use fgsm::Fgsm;
 pub use fmn::Fmn;
+pub use mi_fgsm::MiFgsm;
 pub use pgd::Pgd;
 pub use plan::AttackPlan;
 pub(crate) use plan::read_value;
@@ -42,7 +47,7 @@ use array::Array;
 use std::fmt;
 
 /// Every attack, in the order in which they are listed.
-pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC, fab::SPEC, fmn::SPEC, ddn::SPEC];
+pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC, mi_fgsm::SPEC, apgd::SPEC, fab::SPEC, fmn::SPEC, ddn::SPEC];
 
 /// An attack with its parameters set: where to start, and how to get from one point to the next.
 ///
@@ -76,8 +81,32 @@ pub trait Attack: fmt::Debug + Send + Sync {
         false
     }
 
-    /// The loss whose gradient the attack follows, upwards.
+    /// Whether `init` is to be given noise in this restart, counted from 0.
+    fn starts_at_random(&self, _restart: u32) -> bool {
+        self.random_start()
+    }
+
+    /// What the attack is after.
+    fn goal(&self) -> Goal {
+        Goal::Radius
+    }
+
+    /// How many classes the attack goes toward, in one restart after the other and then again from the first; 0 where it goes toward no class
+    /// in particular.
+    ///
+    /// Target number i (counted from 0) is the class with the i-th largest score of the clean sample among all but the label's.
+    /// Restarts toward a class that the model does not have are left out.
+    fn targets(&self) -> u32 {
+        0
+    }
+
+    /// The loss whose gradient the attack follows, upwards; with a target class, that class takes the place of all others.
     fn loss(&self) -> Loss;
+
+    /// The loss for a model of so many classes: another one than [`Attack::loss`] where that is not defined for so few.
+    fn loss_for(&self, _classes: usize) -> Loss {
+        self.loss()
+    }
 
     /// The length of a step where the ball's radius is `epsilon`.
     fn step_size(&self, epsilon: f64) -> f64;
@@ -102,6 +131,17 @@ pub trait Attack: fmt::Debug + Send + Sync {
 
     /// The point and the state after the model was evaluated at `pass.point`.
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a>;
+}
+
+/// What an attack is after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Goal {
+    /// A misclassified point within a radius: it is run for each radius, and ends with the first such point.
+    #[default]
+    Radius,
+    /// The nearest misclassified point: it is run once for each sample, through every restart, and what it finds counts at each radius that
+    /// is at least as large as the distance. [`Context::epsilon`] is the largest radius, or the smallest distance found so far.
+    MinimumNorm,
 }
 
 /// What a step may look at beside the attack's own state. All arrays are per slot.

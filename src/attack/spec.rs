@@ -262,7 +262,7 @@ mod tests {
     fn edits_are_counted() {
         for (from, to, count) in [
             ("pgd", "pgd", 0),
-            ("pdg", "pgd", 2),
+            ("pdg", "pgd", 1),
             ("step", "steps", 1),
             ("", "ab", 2),
         ] {

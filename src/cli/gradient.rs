@@ -16,6 +16,7 @@ pub(super) fn run(arguments: &GradientArguments) -> Result<(), Failure> {
     let model = session::open(&arguments.model, None, &arguments.runtime)?;
     let options = GradientOptions {
         scale_seed: false,
+        targeted: false,
         loss: arguments.loss,
         wrt: arguments.model.wrt.iter().cloned().collect(),
         keep_softmax: arguments.model.keep_softmax,

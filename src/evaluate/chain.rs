@@ -2,8 +2,9 @@
 
 use super::source::Item;
 use super::{Clean, Keep};
+use crate::attack::Goal;
 use crate::model::Verdict;
-use crate::threat::{Distances, distances};
+use crate::threat::{Distances, Norm, distances};
 
 /// What one ε came to for one sample.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,15 @@ pub(super) struct Cell {
     pub(super) dead: bool,
     /// Whether a gradient was NaN or infinite.
     pub(super) not_finite: bool,
+}
+
+/// The nearest misclassified point that was judged.
+#[derive(Debug, Clone)]
+pub(super) struct Nearest {
+    pub(super) cell: Cell,
+    pub(super) point: Vec<f32>,
+    /// In the norm of the threat model.
+    pub(super) distance: f64,
 }
 
 /// A sample's way through the radii and restarts of one attack.
@@ -45,6 +55,22 @@ pub(super) struct Chain {
     best: Option<Cell>,
     /// The ε that are done.
     pub(super) cells: Vec<Cell>,
+    /// The classes that restarts may go toward, in their order.
+    rivals: Vec<u32>,
+    /// Where the attack looks for the nearest point: what it has found.
+    pub(super) nearest: Option<Nearest>,
+}
+
+/// How an attack goes on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace<'a> {
+    pub(super) goal: Goal,
+    pub(super) keep: Keep,
+    pub(super) epsilons: &'a [f64],
+    pub(super) restarts: u32,
+    pub(super) steps: u32,
+    /// The classes that restarts go toward, 0 for none in particular.
+    pub(super) targets: u32,
 }
 
 /// What a slot does next.
@@ -75,7 +101,33 @@ impl Chain {
             best: None,
             cells: Vec::new(),
             data: item.data.to_vec(),
+            rivals: Vec::new(),
+            nearest: None,
         }
+    }
+
+    /// The same with the classes that restarts may go toward.
+    pub(super) fn toward(self, rivals: &[u32]) -> Self {
+        Chain {
+            rivals: rivals.to_vec(),
+            ..self
+        }
+    }
+
+    /// The class that this restart goes toward, of an attack that goes toward so many; the label where it goes toward none.
+    pub(super) fn target(&self, targets: u32) -> u32 {
+        let place = self.restart.checked_rem(targets);
+        let target = place.and_then(|place| self.rivals.get(place as usize));
+        target.copied().unwrap_or(self.label)
+    }
+
+    /// The next restart whose target the model has.
+    fn next_restart(&self, pace: &Pace) -> Option<u32> {
+        let has_target = |restart: &u32| match restart.checked_rem(pace.targets) {
+            Some(place) => (place as usize) < self.rivals.len(),
+            None => true,
+        };
+        (self.restart + 1..pace.restarts).find(has_target)
     }
 
     /// Counts a gradient evaluation.
@@ -120,22 +172,55 @@ impl Chain {
         broken
     }
 
+    /// Whether a point could be nearer than the nearest so far.
+    pub(super) fn is_nearer(&self, norm: Norm, point: &[f32]) -> bool {
+        let distance = norm.distance(&self.clean, point);
+        let nearest = self.nearest.as_ref();
+        nearest.is_none_or(|nearest| distance < nearest.distance)
+    }
+
+    /// Notes a judged point of an attack that looks for the nearest one.
+    pub(super) fn judged_nearest(&mut self, norm: Norm, point: Vec<f32>, verdict: Verdict) {
+        if verdict.prediction == self.label || !self.is_nearer(norm, &point) {
+            return;
+        }
+        self.nearest = Some(Nearest {
+            cell: Cell {
+                prediction: verdict.prediction,
+                loss: verdict.loss,
+                robust: false,
+                distances: distances(&self.clean, &point),
+                steps: 0,
+                restart: self.restart,
+                dead: false,
+                not_finite: false,
+            },
+            distance: norm.distance(&self.clean, &point),
+            point,
+        });
+    }
+
     /// Whether a judged point at this ε breaks the sample.
     pub(super) fn is_broken(&self) -> bool {
         self.best.is_some_and(|best| !best.robust)
     }
 
-    /// Decides what comes next, of `epsilons` radii, `restarts` restarts and `steps` steps each.
-    pub(super) fn turn(&mut self, keep: Keep, epsilons: usize, restarts: u32, steps: u32) -> Turn {
+    /// Decides what comes next.
+    pub(super) fn turn(&mut self, pace: &Pace) -> Turn {
+        let (keep, epsilons) = (pace.keep, pace.epsilons.len());
         let broken = self.is_broken();
-        let over = self.step == steps || (broken && keep == Keep::Any);
+        let over = self.step == pace.steps || (broken && keep == Keep::Any);
         if !over {
             return Turn::Continue;
         }
         self.step = 0;
-        if !broken && self.restart + 1 < restarts {
-            self.restart += 1;
+        if !broken && let Some(restart) = self.next_restart(pace) {
+            self.restart = restart;
             return Turn::Begin;
+        }
+        if pace.goal == Goal::MinimumNorm {
+            self.close_nearest(pace.epsilons);
+            return Turn::Finished;
         }
         self.close_cell();
         if broken && keep == Keep::Any {
@@ -150,6 +235,30 @@ impl Chain {
             Turn::Begin
         } else {
             Turn::Finished
+        }
+    }
+
+    /// A radius is broken where it reaches the nearest point; at a smaller one, the sample stands as it is.
+    fn close_nearest(&mut self, epsilons: &[f64]) {
+        let standing = Cell {
+            prediction: self.verdict.prediction,
+            loss: self.verdict.loss,
+            robust: true,
+            distances: Distances::default(),
+            steps: 0,
+            restart: 0,
+            dead: self.dead,
+            not_finite: self.not_finite,
+        };
+        let nearest = self.nearest.as_ref();
+        let cells = epsilons.iter().map(|&epsilon| {
+            let found = nearest.filter(|nearest| nearest.distance <= epsilon);
+            found.map_or(standing, |nearest| nearest.cell)
+        });
+        self.cells = cells.collect();
+        // The steps were taken once, for all radii.
+        if let Some(last) = self.cells.last_mut() {
+            last.steps = self.steps;
         }
     }
 
@@ -195,12 +304,71 @@ mod tests {
         Chain::new(&item, verdict)
     }
 
+    const RADII: [f64; 3] = [0.1, 0.2, 0.4];
+
+    fn pace(keep: Keep, epsilons: usize, restarts: u32, steps: u32) -> Pace<'static> {
+        Pace {
+            goal: Goal::Radius,
+            keep,
+            epsilons: &RADII[..epsilons],
+            restarts,
+            steps,
+            targets: 0,
+        }
+    }
+
+    #[test]
+    fn the_nearest_point_breaks_every_radius_that_reaches_it_and_no_other() {
+        let mut chain = chain();
+        let pace = Pace {
+            goal: Goal::MinimumNorm,
+            ..pace(Keep::Any, 3, 1, 2)
+        };
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.3], WRONG);
+        assert_eq!(chain.turn(&pace), Turn::Continue);
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.15], WRONG);
+        chain.judged_nearest(Norm::Linf, vec![0.05], RIGHT);
+        chain.judged_nearest(Norm::Linf, vec![0.35], WRONG);
+        assert_eq!(chain.turn(&pace), Turn::Finished);
+        let found: Vec<_> = chain
+            .cells
+            .iter()
+            .map(|cell| (cell.robust, cell.distances.linf, cell.steps))
+            .collect();
+        let distance = f64::from(0.15_f32);
+        assert_eq!(
+            found,
+            [(true, 0.0, 0), (false, distance, 0), (false, distance, 2)]
+        );
+    }
+
+    #[test]
+    fn restarts_go_toward_the_classes_in_order_and_leave_out_those_that_are_not_there() {
+        let mut chain = chain().toward(&[7, 4]);
+        let pace = Pace {
+            targets: 3,
+            ..pace(Keep::Any, 1, 6, 1)
+        };
+        let mut targets = vec![chain.target(3)];
+        loop {
+            chain.count();
+            chain.judged(&[0.5], RIGHT);
+            if chain.turn(&pace) == Turn::Finished {
+                break;
+            }
+            targets.push(chain.target(3));
+        }
+        assert_eq!(targets, [7, 4, 7, 4]);
+    }
+
     #[test]
     fn a_sample_broken_at_one_radius_is_broken_at_every_larger_one() {
         let mut chain = chain();
         chain.count();
         assert!(chain.judged(&[0.5], WRONG));
-        assert_eq!(chain.turn(Keep::Any, 3, 1, 10), Turn::Finished);
+        assert_eq!(chain.turn(&pace(Keep::Any, 3, 1, 10)), Turn::Finished);
         assert_eq!(
             chain
                 .cells
@@ -217,14 +385,18 @@ mod tests {
         chain.count();
         chain.stall();
         chain.judged(&[0.1], RIGHT);
-        assert_eq!(chain.turn(Keep::Any, 3, 1, 1), Turn::Begin);
+        assert_eq!(chain.turn(&pace(Keep::Any, 3, 1, 1)), Turn::Begin);
         chain.count();
         chain.give_up(5);
         chain.judged(&[0.2], RIGHT);
-        assert_eq!(chain.turn(Keep::Any, 3, 1, 5), Turn::Begin, "the restart is over");
+        assert_eq!(
+            chain.turn(&pace(Keep::Any, 3, 1, 5)),
+            Turn::Begin,
+            "the restart is over"
+        );
         chain.count();
         chain.judged(&[0.3], RIGHT);
-        assert_eq!(chain.turn(Keep::Any, 3, 1, 1), Turn::Finished);
+        assert_eq!(chain.turn(&pace(Keep::Any, 3, 1, 1)), Turn::Finished);
         let notes: Vec<(bool, bool)> = chain
             .cells
             .iter()
@@ -238,7 +410,7 @@ mod tests {
         let mut chain = chain();
         chain.count();
         chain.judged(&[0.5], WRONG);
-        assert_eq!(chain.turn(Keep::Last, 2, 1, 1), Turn::Begin);
+        assert_eq!(chain.turn(&pace(Keep::Last, 2, 1, 1)), Turn::Begin);
         assert_eq!(chain.epsilon, 1);
     }
 
@@ -247,11 +419,11 @@ mod tests {
         let mut chain = chain();
         chain.count();
         assert!(!chain.judged(&[0.5], RIGHT));
-        assert_eq!(chain.turn(Keep::Any, 1, 2, 1), Turn::Begin);
+        assert_eq!(chain.turn(&pace(Keep::Any, 1, 2, 1)), Turn::Begin);
         assert_eq!((chain.epsilon, chain.restart), (0, 1));
         chain.count();
         chain.judged(&[0.25], RIGHT);
-        assert_eq!(chain.turn(Keep::Any, 1, 2, 1), Turn::Finished);
+        assert_eq!(chain.turn(&pace(Keep::Any, 1, 2, 1)), Turn::Finished);
         assert_eq!(chain.cells[0].steps, 2);
     }
 

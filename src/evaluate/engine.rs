@@ -4,13 +4,13 @@
 //! the model as shipped misclassifies it.
 //! What a sample gets depends on its own chain alone, so batch size and order change nothing.
 
-use super::chain::{Chain, Turn};
+use super::chain::{Chain, Pace, Turn};
 use super::diagnose::Tally;
 use super::ledger::Ledger;
 use super::source::Source;
-use super::{Clean, Config, Error, Keep, Observer, Progress, located};
+use super::{CleanVerdicts, Config, Error, Keep, Observer, Progress, located};
 use crate::attack::host::HostArrays;
-use crate::attack::{Attack, Context};
+use crate::attack::{Attack, Context, Goal};
 use crate::data::Dataset;
 use crate::model::program::{Program, Start};
 use crate::model::{GradientGraph, Judge, Model};
@@ -29,11 +29,14 @@ pub(super) struct Job<'a> {
     pub(super) data: &'a Dataset,
     pub(super) config: &'a Config,
     pub(super) attack: &'a dyn Attack,
-    pub(super) clean: &'a [Clean],
+    pub(super) clean: &'a CleanVerdicts,
     pub(super) slots: usize,
     /// At most so many samples are attacked, from the first.
     pub(super) most: u64,
 }
+
+/// How far beyond the radius a point may be to be judged, brought back into the ball: more than any rounding, less than anything else.
+const NEAR: f64 = 1.01;
 
 /// What running a job has shown besides the outcomes.
 pub(super) struct Ran {
@@ -132,12 +135,16 @@ impl Engine<'_, '_> {
                 break;
             };
             self.ledger.next.get_or_insert(item.index);
-            let clean = self.job.clean.get(item.position).copied();
-            let clean = clean.ok_or_else(|| {
+            let clean = self.job.clean.get(item.position);
+            let (clean, rivals) = clean.ok_or_else(|| {
                 Error::Config("the data set has grown while it was evaluated".into())
             })?;
             if clean.prediction == item.label {
-                let chain = Chain::new(&item, clean);
+                let mut chain = Chain::new(&item, clean).toward(rivals);
+                if self.job.attack.goal() == Goal::MinimumNorm {
+                    // One run for all radii.
+                    chain.epsilon = self.job.config.epsilons.len() - 1;
+                }
                 begin(self.job, &mut self.program, self.chains.len(), &chain)?;
                 self.chains.push(chain);
             } else {
@@ -153,7 +160,16 @@ impl Engine<'_, '_> {
         let (observed, advance) = self.program.run()?;
         let spent = before.elapsed().as_secs_f64();
         self.runtime_seconds += spent;
-        let (steps, keep) = (self.job.attack.steps(), self.job.config.keep);
+        let (steps, goal) = (self.job.attack.steps(), self.job.attack.goal());
+        let Config { norm, keep, .. } = *self.job.config;
+        let epsilons = &self.job.config.epsilons;
+        let judged = |chain: &Chain, point: &[f32]| match goal {
+            // Some attacks look in a larger ball first.
+            Goal::Radius => norm.distance(&chain.clean, point) <= NEAR * epsilons[chain.epsilon],
+            Goal::MinimumNorm => chain.is_nearer(norm, point),
+        };
+        let judged_last =
+            |chain: &Chain, point: &[f32]| goal == Goal::Radius || chain.is_nearer(norm, point);
         let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
         let mut proposals = Vec::new();
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
@@ -164,26 +180,27 @@ impl Engine<'_, '_> {
             if !magnitudes[slot].is_finite() {
                 // There is no next point; the current one is what this restart came to.
                 chain.give_up(steps);
-                proposals.push(Proposal {
-                    slot,
-                    point: self.program.point(slot)?,
-                });
+                let point = self.program.point(slot)?;
+                if judged_last(chain, &point) {
+                    proposals.push(Proposal { slot, point });
+                }
                 continue;
             }
             if magnitudes[slot] == 0.0 {
                 chain.stall();
             }
-            if keep == Keep::Any && predictions[slot] != i64::from(chain.label) {
-                proposals.push(Proposal {
-                    slot,
-                    point: self.program.point(slot)?,
-                });
+            let every = keep == Keep::Any || goal == Goal::MinimumNorm;
+            if every && predictions[slot] != i64::from(chain.label) {
+                let point = self.program.point(slot)?;
+                if judged(chain, &point) {
+                    proposals.push(Proposal { slot, point });
+                }
             }
             if chain.step == steps {
-                proposals.push(Proposal {
-                    slot,
-                    point: advance.point(slot)?,
-                });
+                let point = advance.point(slot)?;
+                if judged_last(chain, &point) {
+                    proposals.push(Proposal { slot, point });
+                }
             }
         }
         self.ledger.progress.gradients += self.chains.len() as u64;
@@ -203,7 +220,7 @@ impl Engine<'_, '_> {
             epsilons,
             ..
         } = self.job.config;
-        let precision = self.job.model.precision();
+        let (precision, goal) = (self.job.model.precision(), self.job.attack.goal());
         let mut points = Vec::with_capacity(proposals.len() * self.program.width());
         let (mut data, mut labels) = (Vec::new(), Vec::with_capacity(proposals.len()));
         let chains = &self.chains;
@@ -212,7 +229,11 @@ impl Engine<'_, '_> {
         let points_apart = proposals.par_iter_mut().with_min_len(least.max(1));
         points_apart.for_each(|proposal| {
             let chain = &chains[proposal.slot];
-            let epsilon = epsilons[chain.epsilon];
+            let epsilon = match goal {
+                Goal::Radius => epsilons[chain.epsilon],
+                // The distance is measured, and any will do.
+                Goal::MinimumNorm => f64::INFINITY,
+            };
             confine_to(
                 precision,
                 *norm,
@@ -246,6 +267,10 @@ impl Engine<'_, '_> {
                 continue;
             }
             self.seconds[chain.epsilon] += share;
+            if goal == Goal::MinimumNorm {
+                chain.judged_nearest(*norm, point, verdict);
+                continue;
+            }
             let epsilon = epsilons[chain.epsilon];
             if chain.judged(&point, verdict) {
                 self.ledger
@@ -258,14 +283,17 @@ impl Engine<'_, '_> {
     /// Lets every chain take its turn; slots of finished chains are filled from the end.
     fn turn(&mut self) -> Result<(), Error> {
         let (attack, config) = (self.job.attack, self.job.config);
+        let pace = Pace {
+            goal: attack.goal(),
+            keep: config.keep,
+            epsilons: &config.epsilons,
+            restarts: attack.restarts(),
+            steps: attack.steps(),
+            targets: attack.targets(),
+        };
         let mut slot = 0;
         while slot < self.chains.len() {
-            match self.chains[slot].turn(
-                config.keep,
-                config.epsilons.len(),
-                attack.restarts(),
-                attack.steps(),
-            ) {
+            match self.chains[slot].turn(&pace) {
                 Turn::Continue => slot += 1,
                 Turn::Begin => {
                     begin(self.job, &mut self.program, slot, &self.chains[slot])?;
@@ -277,6 +305,14 @@ impl Engine<'_, '_> {
                         self.program.relocate(last, slot)?;
                     }
                     let chain = self.chains.swap_remove(slot);
+                    if let Some(nearest) = &chain.nearest {
+                        let prediction = nearest.cell.prediction;
+                        let reaching = config.epsilons.iter().find(|e| **e >= nearest.distance);
+                        if let Some(&epsilon) = reaching {
+                            self.ledger
+                                .adversarial(&chain, prediction, epsilon, &nearest.point)?;
+                        }
+                    }
                     self.ledger.finished(&chain)?;
                 }
             }
@@ -292,6 +328,8 @@ impl Engine<'_, '_> {
 /// Puts a chain at the first point of its restart into a slot.
 fn begin(job: &Job<'_>, program: &mut Program, slot: usize, chain: &Chain) -> Result<(), Error> {
     let epsilon = job.config.epsilons[chain.epsilon];
+    let nearest = chain.nearest.as_ref().map(|nearest| nearest.distance);
+    let epsilon = nearest.map_or(epsilon, |distance| distance.min(epsilon));
     let step_size = job.attack.step_size(epsilon);
     let (point, state) = first_point(job, chain, epsilon, step_size);
     let start = Start {
@@ -300,6 +338,7 @@ fn begin(job: &Job<'_>, program: &mut Program, slot: usize, chain: &Chain) -> Re
         point: &point,
         state: &state,
         label: chain.label,
+        target: chain.target(job.attack.targets()),
         epsilon,
         step_size,
     };
@@ -336,7 +375,7 @@ fn first_point(
         epsilon: row(vec![epsilon as f32]),
         step_size: row(vec![step_size as f32]),
     };
-    let noise = job.attack.random_start().then(|| {
+    let noise = job.attack.starts_at_random(chain.restart).then(|| {
         let key = Key {
             seed,
             sample: chain.index,

@@ -197,6 +197,32 @@ pub(crate) struct Clean {
     loss: f64,
 }
 
+/// The clean verdicts on all samples, in order.
+struct CleanVerdicts {
+    verdicts: Vec<Clean>,
+    /// How many classes are kept of each sample.
+    targets: usize,
+    /// Of each sample, the classes with the largest scores but the label's, largest first.
+    rivals: Vec<u32>,
+}
+
+impl CleanVerdicts {
+    /// What the model says of the sample at this position, and which classes it would say next.
+    fn get(&self, position: usize) -> Option<(Clean, &[u32])> {
+        let rivals = position * self.targets..(position + 1) * self.targets;
+        Some((*self.verdicts.get(position)?, self.rivals.get(rivals)?))
+    }
+}
+
+/// The classes with the largest of `scores` but the label's, largest first, the first class first on ties.
+fn rivals(scores: &[f32], label: u32, count: usize) -> Vec<u32> {
+    let mut classes: Vec<u32> = (0..).take(scores.len()).filter(|&c| c != label).collect();
+    let score = |class: u32| scores.get(class as usize).copied().unwrap_or(f32::NAN);
+    classes.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+    classes.truncate(count);
+    classes
+}
+
 /// Evaluates a model on a data set whose samples have the model's shape.
 ///
 /// `gradient` is a gradient graph made elsewhere; without one, mohs derives it.
@@ -222,7 +248,10 @@ pub fn evaluate(
     let batch_size = config
         .batch_size
         .unwrap_or_else(|| default_batch(data.sample_len()));
-    let (clean, mut runtime_seconds) = judge_clean(&mut judge, model, data, config.bounds)?;
+    let targets = config.attacks.attacks().iter().map(|attack| attack.targets());
+    let targets = usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX);
+    let (clean, mut runtime_seconds) =
+        judge_clean(&mut judge, model, data, config.bounds, targets)?;
     let runs = config.attacks.attacks().iter().flat_map(|attack| {
         config
             .epsilons
@@ -307,7 +336,7 @@ struct Watched<'a> {
     model: &'a Model,
     data: &'a Dataset,
     config: &'a Config,
-    clean: &'a [Clean],
+    clean: &'a CleanVerdicts,
     slots: usize,
 }
 
@@ -324,13 +353,13 @@ impl Watched<'_> {
             self.model,
             self.data,
             self.config.bounds,
-            self.clean,
+            &self.clean.verdicts,
             through_softmax,
         )?;
         let Some(attack) = self.config.attacks.attacks().first() else {
             return Ok(found);
         };
-        let gradient = gradients.get(attack.as_ref())?;
+        let gradient = gradients.untargeted(attack.as_ref())?;
         let job = engine::Job {
             model: self.model,
             data: self.data,
@@ -340,7 +369,7 @@ impl Watched<'_> {
             slots: self.slots,
             most: u64::MAX,
         };
-        found.extend(diagnose::control::run(&job, attack.loss(), gradient, judge)?);
+        found.extend(diagnose::control::run(&job, gradients.loss(attack.as_ref()), gradient, judge)?);
         Ok(found)
     }
 }
@@ -412,20 +441,35 @@ fn judge_clean(
     model: &Model,
     data: &Dataset,
     bounds: Bounds,
-) -> Result<(Vec<Clean>, f64), Error> {
-    let mut clean = Vec::new();
+    targets: usize,
+) -> Result<(CleanVerdicts, f64), Error> {
+    let width = judge.answers().width();
+    let targets = targets.min(width.saturating_sub(1));
+    let mut clean = CleanVerdicts {
+        verdicts: Vec::new(),
+        targets,
+        rivals: Vec::new(),
+    };
     let mut seconds = 0.0;
     let mut source = Source::new(model, data, bounds)?;
     while let Some(block) = source.block()? {
         let before = Instant::now();
-        let verdicts = judge
-            .judge(block.points, block.data, block.labels)
-            .map_err(|error| located(error, None, |row| block.indices.get(row).copied()))?;
+        let scores = judge.scores(block.points, block.data)?;
         seconds += before.elapsed().as_secs_f64();
-        clean.extend(verdicts.into_iter().map(|verdict| Clean {
-            prediction: verdict.prediction,
-            loss: verdict.loss,
-        }));
+        let verdicts = judge
+            .verdicts(&scores, block.labels)
+            .map_err(|error| located(error, None, |row| block.indices.get(row).copied()))?;
+        clean
+            .verdicts
+            .extend(verdicts.into_iter().map(|verdict| Clean {
+                prediction: verdict.prediction,
+                loss: verdict.loss,
+            }));
+        if targets > 0 {
+            for (scores, &label) in scores.chunks(width).zip(block.labels) {
+                clean.rivals.extend(rivals(scores, label, targets));
+            }
+        }
     }
     Ok((clean, seconds))
 }
@@ -449,12 +493,13 @@ fn located(
     }
 }
 
-/// The gradient graphs, one per loss, derived when first asked for.
+/// The gradient graphs, one per loss and its targeted form, derived when first asked for.
 struct Gradients<'a> {
     model: &'a Model,
     given: Option<&'a GradientGraph>,
     keep_softmax: bool,
-    derived: HashMap<attack::Loss, Arc<GradientGraph>>,
+    /// By loss, and whether it is targeted.
+    derived: HashMap<(attack::Loss, bool), Arc<GradientGraph>>,
 }
 
 impl<'a> Gradients<'a> {
@@ -468,24 +513,48 @@ impl<'a> Gradients<'a> {
     }
 
     fn get(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
-        let loss = attack.loss();
-        if let Some(found) = self.derived.get(&loss) {
+        self.of(attack, attack.targets() > 0)
+    }
+
+    /// The graph of the attack's loss against all other classes, whatever class the attack goes toward.
+    fn untargeted(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
+        self.of(attack, false)
+    }
+
+    /// The loss that the attack follows on this model.
+    fn loss(&self, attack: &dyn Attack) -> attack::Loss {
+        let classes = self.model.classes();
+        classes.map_or(attack.loss(), |classes| attack.loss_for(classes))
+    }
+
+    fn of(&mut self, attack: &dyn Attack, targeted: bool) -> Result<Arc<GradientGraph>, Error> {
+        let loss = self.loss(attack);
+        if let Some(found) = self.derived.get(&(loss, targeted)) {
             return Ok(Arc::clone(found));
         }
         let graph = match self.given {
+            Some(_) if targeted => {
+                return Err(Error::Config(format!(
+                    "{} goes toward one class after the other, and the gradient graph that was given has no input for it; leave --gradient out",
+                    attack.label()
+                )));
+            }
             Some(given) => {
                 given.check_loss(loss)?;
                 self.model.lowered(given.clone())
             }
             None => self.model.search_gradient(&model::GradientOptions {
                 scale_seed: false,
+                targeted,
                 loss,
                 wrt: Vec::new(),
                 keep_softmax: self.keep_softmax,
             })?,
         };
         Ok(Arc::clone(
-            self.derived.entry(loss).or_insert(Arc::new(graph)),
+            self.derived
+                .entry((loss, targeted))
+                .or_insert(Arc::new(graph)),
         ))
     }
 
@@ -497,7 +566,7 @@ impl<'a> Gradients<'a> {
         };
         let mut notes = Vec::new();
         for loss in attack::Loss::ALL {
-            if let Some(graph) = self.derived.get(&loss) {
+            if let Some(graph) = self.derived.get(&(loss, false)) {
                 let found =
                     self.model
                         .check_device(graph, block.points, block.data, block.labels)?;
@@ -516,6 +585,12 @@ impl<'a> Gradients<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rivals_are_ranked_by_score_without_the_label() {
+        assert_eq!(rivals(&[0.5, 3.0, 0.5, -1.0], 1, 9), [0, 2, 3]);
+        assert_eq!(rivals(&[0.5, 3.0, 0.5, -1.0], 3, 2), [1, 0]);
+    }
 
     #[test]
     fn small_samples_come_in_large_batches() {

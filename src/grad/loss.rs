@@ -86,6 +86,40 @@ pub fn divergence<'g>(from: Expr<'g>, to: Expr<'g>) -> DivergenceExpr<'g> {
     }
 }
 
+/// As [`build`], against one class of each sample (`targets`, int64 `[n]`) instead of all others; `None` where the loss has no such form.
+#[must_use]
+pub fn targeted<'g>(
+    loss: Loss,
+    logits: Expr<'g>,
+    labels: Expr<'g>,
+    targets: Expr<'g>,
+    classes: i64,
+) -> Option<LossExpr<'g>> {
+    let logits = if logits.dtype() == DType::F64 {
+        logits
+    } else {
+        logits.cast(DType::F32)
+    };
+    let batch = [logits.shape().first().copied().unwrap_or(Dim::BATCH)];
+    let hot = |indices: Expr<'g>| indices.one_hot(classes, DType::F32).cast_like(logits);
+    match loss {
+        Loss::Margin => {
+            let difference = hot(targets) - hot(labels);
+            let margin = (logits * difference).sum(&[1]).reshape(&batch);
+            Some(from_value(margin))
+        }
+        Loss::Dlr => {
+            let difference = hot(targets) - hot(labels);
+            let margin = (logits * difference).sum(&[1]);
+            let (top, _) = logits.top_k(4, 1);
+            let at = |place: i64| top.slice(1, place, Dim::fixed(place + 1));
+            let spread = at(0) - (at(2) + at(3)) * 0.5 + 1e-12;
+            Some(from_value((margin / spread).reshape(&batch)))
+        }
+        Loss::CrossEntropy => None,
+    }
+}
+
 /// A loss that is differentiated by the rules of its own nodes.
 fn from_value(loss: Expr<'_>) -> LossExpr<'_> {
     let ones = loss.builder().full(loss.dtype(), &loss.shape(), 1.0);

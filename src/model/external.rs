@@ -73,6 +73,7 @@ impl GradientGraph {
         let found = GradientGraph {
             graph,
             labels: labels_input,
+            targets: None,
             output,
             loss,
             gradients: vec![(input, gradient)],

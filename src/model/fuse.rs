@@ -197,19 +197,6 @@ pub(super) fn fuse(
         epsilon: array(expr(epsilon)?),
         step_size: array(expr(step_size)?),
     };
-    let loss = expr(gradient.loss)?;
-    let gradient_rows = expr(grad)?.cast(DType::F32).reshape(&flat);
-    let pass = Pass {
-        point: as_rows(input)?,
-        gradient: array(gradient_rows),
-        loss: array(loss.cast(DType::F32).reshape(&[batch, Dim::ONE])),
-        adversarial: array(builder.scalar(DType::F32, 0.0)),
-    };
-    let states: Vec<_> = states
-        .into_iter()
-        .map(|id| expr(id).map(&array))
-        .collect::<Result<_, _>>()?;
-    let next = attack.step(&context, &pass, &states);
     let output = expr(gradient.output)?;
     let (_, classes) = class_axis(&output.shape())
         .ok_or_else(|| Error::Internal("the output has no classes".into()))?;
@@ -217,6 +204,20 @@ pub(super) fn fuse(
         .reshape(&[batch, Dim::fixed(classes)])
         .arg_max(1)
         .reshape(&[batch]);
+    let labels = expr(gradient.labels)?;
+    let loss = expr(gradient.loss)?;
+    let gradient_rows = expr(grad)?.cast(DType::F32).reshape(&flat);
+    let pass = Pass {
+        point: as_rows(input)?,
+        gradient: array(gradient_rows),
+        loss: array(loss.cast(DType::F32).reshape(&[batch, Dim::ONE])),
+        adversarial: array(!predictions.equal(labels).reshape(&[batch, Dim::ONE])),
+    };
+    let states: Vec<_> = states
+        .into_iter()
+        .map(|id| expr(id).map(&array))
+        .collect::<Result<_, _>>()?;
+    let next = attack.step(&context, &pass, &states);
     let magnitudes = gradient_rows.unary("Abs").sum(&[1]).reshape(&[batch]);
     let next_point = arrays
         .number(next.point.id())

@@ -22,6 +22,8 @@ pub struct GradientOptions {
     pub wrt: Vec<String>,
     /// Whether a final `Softmax` is differentiated through, instead of from the logits below it.
     pub keep_softmax: bool,
+    /// Whether the loss is that against one class of each sample, given as the input `targets`, instead of all others.
+    pub targeted: bool,
     /// Whether the gradient is brought to size 1 on its way, sample by sample, and back at its end: where it is computed in float16, that of a
     /// confident sample would vanish.
     pub scale_seed: bool,
@@ -34,6 +36,8 @@ pub struct GradientGraph {
     pub graph: Graph,
     /// The labels.
     pub labels: ValueId,
+    /// The classes that the loss goes toward, where it is targeted.
+    pub targets: Option<ValueId>,
     /// The model's output with a number for each class.
     pub output: ValueId,
     /// The loss of each sample.
@@ -81,7 +85,8 @@ pub fn derive(
 ) -> Result<GradientGraph, Error> {
     let wrt = wanted_values(&graph, input, &options.wrt)?;
     let scores = Scores::find(&graph, output, options.keep_softmax)?;
-    let least = options.loss.least_classes();
+    // The targeted form of dlr looks at the fourth score too.
+    let least = options.loss.least_classes() + i64::from(options.targeted && options.loss == Loss::Dlr);
     if scores.classes < least {
         return Err(Error::Unsuitable(format!(
             "output `{}` has {} classes, and the {} loss needs at least {least}; choose another loss",
@@ -97,10 +102,13 @@ pub fn derive(
             .map(|id| format!("grad.{}", graph.name(*id)))
             .collect()
     };
-    for name in names.iter().map(String::as_str).chain(["labels", "loss"]) {
+    for name in names.iter().map(String::as_str).chain(["labels", "targets", "loss"]) {
         make_room(&mut graph, name)?;
     }
     let labels = add_input(&mut graph, "labels", DType::I64, &[scores.batch]);
+    let targets = options
+        .targeted
+        .then(|| add_input(&mut graph, "targets", DType::I64, &[scores.batch]));
     let builder = Builder::new(graph);
     builder.set_scope("loss");
     let logits = builder
@@ -110,7 +118,15 @@ pub fn derive(
     let labels_expr = builder
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
-    let built = grad::loss::build(options.loss, logits, labels_expr, scores.classes);
+    let built = match targets.and_then(|id| builder.expr(id)) {
+        None => grad::loss::build(options.loss, logits, labels_expr, scores.classes),
+        Some(targets) => {
+            grad::loss::targeted(options.loss, logits, labels_expr, targets, scores.classes)
+                .ok_or_else(|| {
+                    Error::Unsuitable(format!("the {} loss has no targeted form", options.loss))
+                })?
+        }
+    };
     let (seed, size) = if options.scale_seed {
         let (seed, size) = grad::loss::scaled(built.seed);
         (seed, Some(size))
@@ -170,6 +186,7 @@ pub fn derive(
     Ok(GradientGraph {
         graph,
         labels,
+        targets,
         output,
         loss,
         gradients,

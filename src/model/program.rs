@@ -59,6 +59,8 @@ pub struct Start<'a> {
     pub state: &'a [Vec<f32>],
     /// The label.
     pub label: u32,
+    /// The class to go toward; looked at only where the gradient graph is that of a targeted loss.
+    pub target: u32,
     /// The radius.
     pub epsilon: f64,
     /// The length of a step.
@@ -76,6 +78,7 @@ pub struct Program {
     clean: Buffer,
     data: Option<Buffer>,
     labels: Buffer,
+    targets: Option<Buffer>,
     epsilon: Buffer,
     step_size: Buffer,
     states: Vec<Buffer>,
@@ -130,6 +133,9 @@ impl Program {
             ..model.session_options().clone()
         };
         let data = model.carried().cloned();
+        let targets = gradient
+            .targets
+            .map(|_| buffer("targets", DType::I64, &[]));
         Ok(Program {
             session: super::load(&graph.to_model(), &options)?,
             batch,
@@ -139,6 +145,7 @@ impl Program {
             clean: buffer("mohs.clean", fact.dtype, &sample_shape)?,
             data: data.map(|feed| Buffer::new(feed, slots)).transpose()?,
             labels: buffer("labels", DType::I64, &[])?,
+            targets: targets.transpose()?,
             epsilon: buffer("mohs.epsilon", DType::F32, &[1])?,
             step_size: buffer("mohs.step_size", DType::F32, &[1])?,
             states: states.collect::<Result<_, _>>()?,
@@ -165,8 +172,8 @@ impl Program {
             &mut self.epsilon,
             &mut self.step_size,
         ];
-        let several = self.data.iter_mut().chain(&mut self.states);
-        single.into_iter().chain(several)
+        let several = self.targets.iter_mut().chain(&mut self.data);
+        single.into_iter().chain(several).chain(&mut self.states)
     }
 
     /// Keeps only the first slots; the batch shrinks where it can.
@@ -192,6 +199,9 @@ impl Program {
             data.put(slot, start.data)?;
         }
         self.labels.put_integer(slot, start.label.into())?;
+        if let Some(targets) = &mut self.targets {
+            targets.put_integer(slot, start.target.into())?;
+        }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the graph computes in single precision"
@@ -232,7 +242,8 @@ impl Program {
             &self.epsilon,
             &self.step_size,
         ];
-        let buffers = single.into_iter().chain(&self.data).chain(&self.states);
+        let several = self.targets.iter().chain(&self.data).chain(&self.states);
+        let buffers = single.into_iter().chain(several);
         let inputs: Vec<(&str, &Value)> = buffers
             .map(|buffer| (buffer.feed.name.as_str(), &buffer.value))
             .collect();

@@ -73,6 +73,7 @@ impl MadeUp {
         let find = |name: &str| graph.find(name).unwrap();
         let gradient = GradientGraph {
             labels: find("labels"),
+            targets: None,
             output: find("logits"),
             loss: find("loss"),
             gradients: vec![(find("x"), find("grad"))],
@@ -211,6 +212,7 @@ fn compare(made_up: &MadeUp, attack: &dyn Attack, norm: Norm, bounds: Bounds, sl
             point: &slot.point,
             state: &[],
             label: 0,
+            target: 0,
             epsilon: slot.epsilon,
             step_size: attack.step_size(slot.epsilon),
         };

@@ -141,6 +141,7 @@ fn adversarial_examples_are_those_of_pytorch() {
                     point: sample,
                     state: &[],
                     label: label as u32,
+                    target: 0,
                     epsilon,
                     step_size: attack.step_size(epsilon),
                 };
