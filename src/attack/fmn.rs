@@ -203,7 +203,7 @@ mod tests {
             for bounds in [Bounds::UNIT, Bounds::NONE] {
                 // In ℓ1 the nearest point of a linear model is on one axis, however little its weight is the largest: that takes long steps.
                 let fmn = Fmn {
-                    step_size: if norm == Norm::L1 { 10.0 } else { 1.0 },
+                    step_size: if norm == Norm::L1 { 100.0 } else { 1.0 },
                     ..Fmn::default()
                 };
                 Plane::new(norm, bounds, 8, 50).assert_nearest(&fmn, 0.01);
