@@ -53,10 +53,7 @@ impl ComparisonFiles {
     }
 }
 
-fn fill<T: Row>(
-    file: OutputFile,
-    rows: impl Iterator<Item = T>,
-) -> Result<OutputFile, Failure> {
+fn fill<T: Row>(file: OutputFile, rows: impl Iterator<Item = T>) -> Result<OutputFile, Failure> {
     let mut writer = RowWriter::new(file).or_bad_input()?;
     for row in rows {
         writer.write(&row).or_bad_input()?;

@@ -1,7 +1,8 @@
 //! `mohs evaluate`: attacks a model and reports how robust it is.
 
 use super::adversarial::AdversarialWriter;
-use super::arguments::{BatchSize, EvaluateArguments, Keep, Layout, ModelArguments, Verbosity};
+use super::arguments::{BatchSize, EvaluateArguments, Keep, ModelArguments, Verbosity};
+use super::dataset;
 use super::exit::{Blame, Failure};
 use super::missing;
 use super::output::{OutputFile, OutputFolder, commit, distinct};
@@ -9,18 +10,14 @@ use super::progress::{Position, Progress};
 use super::session;
 use super::terminal::{print, stdout_style};
 use crate::attack::AttackPlan;
-use crate::data::{self, Dataset, Source};
+use crate::data::{self, Dataset};
 use crate::evaluate::{self, Adversarial, Config, Observer, ObserverError, Report};
-use crate::graph::passes::Normalization;
-use crate::model::{GradientGraph, Model};
+use crate::model::{GradientGraph, Model, slope};
 use crate::outcome::{SampleOutcome, Sheet, Summary, SummaryRow};
 use crate::report::csv::{SamplesWriter, SummaryWriter};
 use crate::report::{table, verdict};
 use crate::threat::{Bounds, Epsilon};
 use std::path::Path;
-
-/// What data sets end in, for the hint where there is none.
-const DATA: &[&str] = &[".npz", ".npy", ".csv", "ubyte", ".gz"];
 
 /// Runs the command.
 pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
@@ -74,14 +71,12 @@ impl Prepared {
     /// Opens everything that the arguments name.
     pub(super) fn new(arguments: &EvaluateArguments) -> Result<Self, Failure> {
         let config = config(arguments)?;
-        for path in std::iter::once(&arguments.data.samples).chain(&arguments.data.labels) {
-            missing::require(path, DATA)?;
-        }
+        dataset::require(&arguments.data)?;
         if let Some(path) = &arguments.gradient {
             missing::require(path, &[".onnx"])?;
         }
         let files = Files::open(arguments)?;
-        let unfitted = Dataset::open(&source(arguments)).or_bad_input()?;
+        let unfitted = Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
         let model = open_model(&arguments.model, arguments)?;
         let dataset = fitted(unfitted, arguments, &model)?;
         let gradient = match &arguments.gradient {
@@ -144,10 +139,7 @@ pub(super) fn open_model(
     model: &ModelArguments,
     arguments: &EvaluateArguments,
 ) -> Result<Model, Failure> {
-    let normalization = arguments.reading.normalization().or_bad_input()?.map(|given| Normalization {
-        mean: given.mean,
-        std: given.std,
-    });
+    let normalization = dataset::normalization(&arguments.reading)?;
     let opened = session::open(model, normalization, &arguments.runtime)?
         .with_search_precision(arguments.search_precision.into())
         .map_err(session::blame)?;
@@ -167,7 +159,7 @@ pub(super) fn fitted(
     model: &Model,
 ) -> Result<Dataset, Failure> {
     let dataset = dataset
-        .prepared(&preparation(arguments, model))
+        .prepared(&dataset::preparation(&arguments.reading, bounds(arguments), model))
         .or_bad_input()?;
     for note in dataset.notes() {
         tracing::info!("{note}");
@@ -377,7 +369,12 @@ fn open_gradient(path: &Path, model: &Model, dataset: &Dataset) -> Result<Gradie
         .samples()
         .and_then(|mut samples| samples.read_batch(CHECKED, &mut batch))
         .or_bad_input()?;
-    GradientGraph::open(path, model, &batch.pixels, &batch.labels).map_err(session::blame)
+    let samples = slope::Samples {
+        points: &batch.pixels,
+        data: &[],
+        labels: &batch.labels,
+    };
+    GradientGraph::open(path, model, &samples).map_err(session::blame)
 }
 
 /// The bounds of what is perturbed: those of the data say nothing of an inner tensor.
@@ -385,33 +382,6 @@ fn bounds(arguments: &EvaluateArguments) -> Bounds {
     match arguments.model.wrt {
         Some(_) => Bounds::NONE,
         None => arguments.bounds,
-    }
-}
-
-/// The data set that the arguments name.
-pub(super) fn source(arguments: &EvaluateArguments) -> Source {
-    Source {
-        path: arguments.data.samples.clone(),
-        labels: arguments.data.labels.clone(),
-        x_key: arguments.reading.x_key.clone(),
-        y_key: arguments.reading.y_key.clone(),
-        label_column: arguments.reading.label_column.clone(),
-        offset: arguments.reading.offset,
-        limit: arguments.reading.limit.map(std::num::NonZeroU64::get),
-    }
-}
-
-fn preparation(arguments: &EvaluateArguments, model: &Model) -> data::Options {
-    data::Options {
-        bounds: (bounds(arguments).low, bounds(arguments).high),
-        scale: arguments.reading
-            .scale
-            .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
-        layout: arguments.reading.layout.map(|layout| match layout {
-            Layout::Nchw => data::Layout::Nchw,
-            Layout::Nhwc => data::Layout::Nhwc,
-        }),
-        input_shape: Some(model.data_shape().to_vec()),
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Exit {
     BadInput = 2,
     /// ONNX Runtime or the device failed.
     Runtime = 3,
+    /// Ctrl-C: as a shell tells of a program that a signal has ended.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -50,6 +52,14 @@ impl Failure {
     pub fn runtime(error: impl Into<anyhow::Error>) -> Self {
         Failure {
             exit: Exit::Runtime,
+            error: error.into(),
+        }
+    }
+
+    /// The user stopped the run (exit code 130); the error says what is left.
+    pub fn interrupted(error: impl Into<anyhow::Error>) -> Self {
+        Failure {
+            exit: Exit::Interrupted,
             error: error.into(),
         }
     }

@@ -4,6 +4,7 @@ use super::arguments::{EvaluateArguments, GateArguments, ModelArguments, Verbosi
 use super::compare::ComparisonFiles;
 use super::config::{ConfigError, FILE, template};
 use super::evaluate::{self, Files, Prepared, Work, perform, results, say_where};
+use super::dataset;
 use super::exit::{Blame, Failure};
 use super::output::{OutputFile, commit};
 use super::progress::Progress;
@@ -141,7 +142,7 @@ fn evaluate_baseline(
         ..arguments.model.clone()
     };
     let model = evaluate::open_model(&model, arguments)?;
-    let dataset = Dataset::open(&evaluate::source(arguments)).or_bad_input()?;
+    let dataset = Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
     let dataset = evaluate::fitted(dataset, arguments, &model)?;
     let work = Work {
         model: &model,

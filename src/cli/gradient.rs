@@ -1,25 +1,74 @@
-//! `mohs gradient`: derives the gradient graph of a model and writes it.
+//! `mohs gradient`: derives the gradient graph of a model, and writes it or checks it.
 
-use super::arguments::GradientArguments;
+use super::agreement;
+use super::arguments::{GradientArguments, Verbosity};
+use super::dataset;
 use super::exit::{Blame, Failure};
+use super::missing;
 use super::output::OutputFile;
 use super::session;
-use crate::model::GradientOptions;
+use crate::data::Dataset;
+use crate::model::{GradientGraph, GradientOptions, Model};
 use crate::onnx;
+use anyhow::anyhow;
 
 /// Runs the command.
-pub(super) fn run(arguments: &GradientArguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &GradientArguments, verbosity: Verbosity) -> Result<(), Failure> {
+    if arguments.check.is_none() && arguments.reading.is_given() {
+        return Err(Failure::bad_input(anyhow!(
+            "arguments that say how data are read go with --check, which names the data"
+        )));
+    }
     // The file is made before the model is read, so that a path that cannot be written fails at once.
-    OutputFile::create(&arguments.out)
-        .and_then(|file| file.spare(&arguments.model.model))
-        .or_bad_input()?;
-    let model = session::open(&arguments.model, None, &arguments.runtime)?;
+    if let Some(out) = &arguments.out {
+        OutputFile::create(out)
+            .and_then(|file| file.spare(&arguments.model.model))
+            .or_bad_input()?;
+    }
+    if let Some(path) = &arguments.gradient {
+        missing::require(path, &[".onnx"])?;
+    }
+    let samples = arguments.check.as_ref().map(|paths| {
+        dataset::require(paths)?;
+        Dataset::open(&dataset::source(paths, &arguments.reading)).or_bad_input()
+    });
+    let samples = samples.transpose()?;
+    let normalization = dataset::normalization(&arguments.reading)?;
+    let open = || session::open(&arguments.model, normalization.clone(), &arguments.runtime);
+    let mut model = open()?;
+    if let Some(samples) = samples {
+        model = agreement::check(arguments, model, samples, verbosity)?;
+    }
+    let Some(out) = &arguments.out else {
+        return Ok(());
+    };
+    if model.is_cut() {
+        // The file takes the model's own inputs.
+        model = open()?;
+    }
+    let wrt = arguments.model.wrt.iter().cloned().collect();
+    let gradient = derive(arguments, &model, wrt)?;
+    onnx::write(&gradient.graph.to_model(), out).or_bad_input()?;
+    tracing::info!(
+        "{}: {} nodes, {} of them the model's",
+        out.display(),
+        gradient.graph.nodes.len(),
+        model.graph().nodes.len()
+    );
+    Ok(())
+}
+
+/// Derives the gradient by the named values, or by what is attacked.
+pub(super) fn derive(
+    arguments: &GradientArguments,
+    model: &Model,
+    wrt: Vec<String>,
+) -> Result<GradientGraph, Failure> {
     let options = GradientOptions {
-        scale_seed: false,
-        targeted: false,
         loss: arguments.loss,
-        wrt: arguments.model.wrt.iter().cloned().collect(),
+        wrt,
         keep_softmax: arguments.model.keep_softmax,
+        ..GradientOptions::default()
     };
     let gradient = model.gradient(&options).map_err(session::blame)?;
     if gradient.softmax_removed {
@@ -27,12 +76,5 @@ pub(super) fn run(arguments: &GradientArguments) -> Result<(), Failure> {
             "the model ends in Softmax: the loss is taken on the logits below it (--keep-softmax keeps it)"
         );
     }
-    onnx::write(&gradient.graph.to_model(), &arguments.out).or_bad_input()?;
-    tracing::info!(
-        "{}: {} nodes, {} of them the model's",
-        arguments.out.display(),
-        gradient.graph.nodes.len(),
-        model.graph().nodes.len()
-    );
-    Ok(())
+    Ok(gradient)
 }

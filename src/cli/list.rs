@@ -3,6 +3,10 @@
 use super::arguments::Listed;
 use crate::attack::{ATTACKS, AttackSpec};
 use crate::grad::{Kind, rules::FAMILIES};
+use crate::train::choice::Choice;
+use crate::train::methods::METHODS;
+use crate::train::optim::OPTIMIZERS;
+use crate::train::schedule::SCHEDULES;
 
 /// One entry of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +67,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 pub fn of(what: Listed) -> String {
     match what {
         Listed::Attacks => ATTACKS.iter().map(attack).collect::<Vec<_>>().join("\n"),
+        Listed::Methods => methods(),
         Listed::Operators => operators(),
     }
 }
@@ -75,6 +80,34 @@ fn attack(spec: &AttackSpec) -> String {
     let head = Entry {
         name: spec.name.into(),
         description: spec.summary.into(),
+    };
+    format!(
+        "{}{}",
+        render(&[head]),
+        render(&parameters.collect::<Vec<_>>())
+    )
+}
+
+/// The methods of training, the optimizers and the schedules.
+fn methods() -> String {
+    let entries = |specs: Vec<String>| specs.join("\n");
+    let section = |title: &str, specs: Vec<String>| format!("{title}:\n\n{}", entries(specs));
+    [
+        section("Methods", METHODS.iter().map(choice).collect()),
+        section("Optimizers", OPTIMIZERS.iter().map(choice).collect()),
+        section("Schedules", SCHEDULES.iter().map(choice).collect()),
+    ]
+    .join("\n")
+}
+
+fn choice<T>(choice: &Choice<T>) -> String {
+    let parameters = choice.parameters.iter().map(|parameter| Entry {
+        name: format!("  {}={}", parameter.name, parameter.default),
+        description: parameter.help.replace('`', ""),
+    });
+    let head = Entry {
+        name: choice.name.into(),
+        description: choice.summary.into(),
     };
     format!(
         "{}{}",

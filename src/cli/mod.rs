@@ -4,9 +4,11 @@
 //! stderr. Start at [`arguments`]; each command has a file of its own.
 
 mod adversarial;
+mod agreement;
 pub mod arguments;
 mod compare;
 pub mod config;
+mod dataset;
 mod demo;
 mod doctor;
 mod evaluate;
@@ -15,12 +17,14 @@ mod gate;
 mod gradient;
 mod inspect;
 pub mod list;
+mod live;
 mod missing;
 pub mod output;
 pub mod progress;
 mod reports;
 mod session;
 pub mod terminal;
+mod train;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
@@ -57,7 +61,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Evaluate(arguments) => evaluate::run(arguments, verbosity),
         Command::Gate(arguments) => gate::run(arguments, verbosity),
         Command::Compare(arguments) => compare::run(arguments),
-        Command::Gradient(arguments) => gradient::run(arguments),
+        Command::Gradient(arguments) => gradient::run(arguments, verbosity),
+        Command::Train(arguments) => train::run(arguments, verbosity),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, verbosity),
         Command::Doctor(arguments) => doctor::run(arguments),

@@ -32,7 +32,8 @@ enum ReportError {
 
 /// Whether a baseline is a model, to be evaluated, rather than a report.
 pub(super) fn is_model(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "onnx")
+    path.extension()
+        .is_some_and(|extension| extension == "onnx")
 }
 
 /// What became of every sample of an earlier evaluation, from a `samples.csv` or the folder that it is in.
@@ -56,7 +57,10 @@ pub(super) fn sheet(path: &Path) -> Result<Sheet, Failure> {
         _ => None,
     };
     if let Some(kind) = kind {
-        return Err(Failure::bad_input(ReportError::OtherFile { path: file, kind }));
+        return Err(Failure::bad_input(ReportError::OtherFile {
+            path: file,
+            kind,
+        }));
     }
     let opened = File::open(&file)
         .map_err(|source| ReportError::Unreadable {

@@ -121,7 +121,9 @@ impl Resident {
                     let scaled: Vec<f32> = values.collect();
                     self.preparation.arrange(&scaled, out);
                 } else {
-                    out.iter_mut().zip(values).for_each(|(out, value)| *out = value);
+                    out.iter_mut()
+                        .zip(values)
+                        .for_each(|(out, value)| *out = value);
                 }
             }
             Values::Floats(floats) => self.preparation.arrange(floats.get(range)?, out),

@@ -359,7 +359,12 @@ impl Watched<'_> {
         let Some(attack) = self.config.attacks.attacks().first() else {
             return Ok(found);
         };
-        let gradient = gradients.untargeted(attack.as_ref())?;
+        // The control goes away from the label, whatever the attack goes toward.
+        let control = attack::Pgd {
+            loss: gradients.loss(attack.as_ref()),
+            ..attack::Pgd::default()
+        };
+        let gradient = gradients.get(&control)?;
         let job = engine::Job {
             model: self.model,
             data: self.data,
@@ -369,7 +374,12 @@ impl Watched<'_> {
             slots: self.slots,
             most: u64::MAX,
         };
-        found.extend(diagnose::control::run(&job, gradients.loss(attack.as_ref()), gradient, judge)?);
+        found.extend(diagnose::control::run(
+            &job,
+            control.loss,
+            gradient,
+            judge,
+        )?);
         Ok(found)
     }
 }
@@ -512,22 +522,14 @@ impl<'a> Gradients<'a> {
         }
     }
 
-    fn get(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
-        self.of(attack, attack.targets() > 0)
-    }
-
-    /// The graph of the attack's loss against all other classes, whatever class the attack goes toward.
-    fn untargeted(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
-        self.of(attack, false)
-    }
-
     /// The loss that the attack follows on this model.
     fn loss(&self, attack: &dyn Attack) -> attack::Loss {
         let classes = self.model.classes();
         classes.map_or(attack.loss(), |classes| attack.loss_for(classes))
     }
 
-    fn of(&mut self, attack: &dyn Attack, targeted: bool) -> Result<Arc<GradientGraph>, Error> {
+    fn get(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
+        let targeted = attack.targets() > 0;
         let loss = self.loss(attack);
         if let Some(found) = self.derived.get(&(loss, targeted)) {
             return Ok(Arc::clone(found));

@@ -53,9 +53,18 @@ impl Rule {
 
     /// A standard operator that cannot be differentiated.
     pub(super) const fn refused(op_type: &'static str, reason: &'static str) -> Self {
+        Rule::refused_in("", op_type, reason)
+    }
+
+    /// An operator of a domain that cannot be differentiated.
+    pub(super) const fn refused_in(
+        domain: &'static str,
+        op_type: &'static str,
+        reason: &'static str,
+    ) -> Self {
         Rule {
             op_type,
-            domain: "",
+            domain,
             kind: Kind::Refused(reason),
         }
     }

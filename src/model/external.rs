@@ -1,7 +1,7 @@
 //! Gradient graphs made elsewhere, under the same contract.
 
 use super::slope::{self, Samples, Verdict};
-use super::{Batch, Error, GradientGraph, Model, check, load, ports, trace};
+use super::{Answers, Batch, Error, GradientGraph, Model, check, load, ports, trace};
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx;
 use crate::runtime::Value;
@@ -9,14 +9,39 @@ use crate::tensor::Tensor;
 use std::path::Path;
 
 impl GradientGraph {
-    /// Reads a gradient graph that was made elsewhere, and checks it against the model on samples: the scores, and the slope of the loss along
-    /// the gradient.
-    ///
-    /// `points` holds a few samples one behind the other, with their labels.
+    /// Reads a gradient graph that was made elsewhere, and checks it against the model on samples: the scores, and the gradient against
+    /// differences of the loss.
     ///
     /// # Errors
     /// Where the file does not keep the contract, or does not agree with the model.
-    pub fn open(path: &Path, model: &Model, points: &[f32], labels: &[u32]) -> Result<Self, Error> {
+    pub fn open(path: &Path, model: &Model, samples: &Samples<'_>) -> Result<Self, Error> {
+        let found = GradientGraph::read(path, model, samples)?;
+        let agreement = slope::compare(model, &found, samples)?;
+        match agreement.verdict() {
+            Verdict::Agrees => {}
+            Verdict::Undecided => tracing::warn!(
+                "the loss is too rough or too flat at the first samples to check the gradient graph by"
+            ),
+            Verdict::Disagrees { wrong, told } => {
+                let passes_through = (found.metadata("mohs.straight-through") == Some("true")
+                    && !model.straight_through())
+                .then_some("; it was made with --straight-through, so give that here too");
+                return Err(Error::Unsuitable(format!(
+                    "{}: its gradient is not that of the model for {wrong} of {told} samples: along it the loss rises by {:.4} of its length{}",
+                    path.display(),
+                    agreement.slope_ratio(),
+                    passes_through.unwrap_or_default()
+                )));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads a gradient graph that was made elsewhere; its scores on the samples have to be the model's.
+    ///
+    /// # Errors
+    /// Where the file does not keep the contract, or belongs to another model.
+    pub fn read(path: &Path, model: &Model, samples: &Samples<'_>) -> Result<Self, Error> {
         if model.cut.is_some() {
             return Err(Error::Unsuitable(
                 "--gradient and --wrt cannot be used together".into(),
@@ -51,8 +76,8 @@ impl GradientGraph {
         );
         let sample = Sample {
             model,
-            points,
-            labels,
+            points: samples.points,
+            labels: samples.labels,
         };
         let sizes = match model.batch() {
             Batch::Dynamic => trace::BATCHES.to_vec(),
@@ -79,8 +104,9 @@ impl GradientGraph {
             gradients: vec![(input, gradient)],
             // The losses of the contract are those of logits.
             softmax_removed: model.ends_in_softmax(),
+            of_probabilities: matches!(model.answers(), Answers::Probabilities { .. }),
         };
-        sample.agrees(&found).map_err(|error| match error {
+        sample.scores_agree(&found).map_err(|error| match error {
             Error::Unsuitable(reason) => unsuitable(reason),
             error => error,
         })?;
@@ -132,8 +158,8 @@ impl Sample<'_> {
         ])
     }
 
-    /// Compares scores and slopes.
-    fn agrees(&self, found: &GradientGraph) -> Result<(), Error> {
+    /// Compares scores.
+    fn scores_agree(&self, found: &GradientGraph) -> Result<(), Error> {
         let size = match self.model.batch() {
             Batch::Dynamic => self.labels.len(),
             Batch::Fixed(size) => size,
@@ -159,30 +185,6 @@ impl Sample<'_> {
                     .into(),
             ));
         }
-        let samples = Samples {
-            points: self.points,
-            data: &[],
-            labels: self.labels,
-        };
-        let agreement = slope::compare(self.model, found, &samples)?;
-        match agreement.verdict() {
-            Verdict::Agrees => Ok(()),
-            Verdict::Undecided => {
-                tracing::warn!(
-                    "the loss moves too little around the first samples to check the gradient graph with"
-                );
-                Ok(())
-            }
-            Verdict::Disagrees { wrong, told } => {
-                let passes_through = (found.metadata("mohs.straight-through") == Some("true")
-                    && !self.model.straight_through())
-                .then_some("; it was made with --straight-through, so give that here too");
-                Err(Error::Unsuitable(format!(
-                    "its gradient is not that of the model for {wrong} of {told} samples: along it the loss rises by {:.4} times its length{}",
-                    agreement.slope_ratio(),
-                    passes_through.unwrap_or_default()
-                )))
-            }
-        }
+        Ok(())
     }
 }

@@ -46,6 +46,8 @@ pub struct GradientGraph {
     pub gradients: Vec<(ValueId, ValueId)>,
     /// Whether the gradient was taken from the logits below a final softmax.
     pub softmax_removed: bool,
+    /// Whether the output has probabilities that come out of no softmax, so that the loss is that of their logarithms.
+    pub of_probabilities: bool,
 }
 
 impl GradientGraph {
@@ -71,6 +73,17 @@ impl GradientGraph {
     }
 }
 
+/// What else is known of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Whether gradients pass straight through rounding and quantisation.
+    pub straight_through: bool,
+    /// Whether the output has probabilities.
+    pub probabilities: bool,
+    /// The file's SHA-256.
+    pub sha256: &'a str,
+}
+
 /// Extends a traced graph by the loss on `output` and its gradient.
 ///
 /// # Errors
@@ -80,9 +93,13 @@ pub fn derive(
     input: ValueId,
     output: ValueId,
     options: &GradientOptions,
-    straight_through: bool,
-    sha256: &str,
+    source: &Source<'_>,
 ) -> Result<GradientGraph, Error> {
+    let Source {
+        straight_through,
+        probabilities,
+        sha256,
+    } = *source;
     let wrt = wanted_values(&graph, input, &options.wrt)?;
     let scores = Scores::find(&graph, output, options.keep_softmax)?;
     // The targeted form of dlr looks at the fourth score too.
@@ -115,6 +132,18 @@ pub fn derive(
         .expr(scores.logits)
         .ok_or_else(|| Error::Unsuitable("the output has no fixed shape".into()))?;
     let logits = logits.reshape(&[scores.batch, Dim::fixed(scores.classes)]);
+    let of_probabilities = probabilities && !scores.softmax_removed && !options.keep_softmax;
+    let logits = if of_probabilities {
+        // The logits of a distribution are its logarithms, but for a constant.
+        let wide = if logits.dtype() == DType::F64 {
+            logits
+        } else {
+            logits.cast(DType::F32)
+        };
+        wide.max(f64::from(f32::MIN_POSITIVE)).unary("Log")
+    } else {
+        logits
+    };
     let labels_expr = builder
         .expr(labels)
         .ok_or_else(|| Error::Unsuitable("the labels have no shape".into()))?;
@@ -191,6 +220,7 @@ pub fn derive(
         loss,
         gradients,
         softmax_removed: scores.softmax_removed,
+        of_probabilities,
     })
 }
 

@@ -312,8 +312,11 @@ impl Model {
             self.input,
             self.output,
             options,
-            self.straight_through,
-            &self.sha256,
+            &gradient::Source {
+                straight_through: self.straight_through,
+                probabilities: matches!(self.answers, Answers::Probabilities { .. }),
+                sha256: &self.sha256,
+            },
         )
     }
 

@@ -5,7 +5,7 @@ use super::trace::{self, Run};
 use super::{Answers, Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx;
-use crate::runtime::{Arithmetic, self, Optimization, SessionOptions};
+use crate::runtime::{self, Arithmetic, Optimization, SessionOptions};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -18,9 +18,11 @@ impl Model {
         let proto = onnx::read(path)?;
         let sha256 = digest(path)?;
         let mut original = Graph::from_model(proto);
+        let unwrapped = passes::unwrap_maps(&mut original);
         let ports = Ports::choose(&original, options)?;
         ports.declare(&mut original);
         let mut notes = ports.notes.clone();
+        notes.extend(unwrapped);
         // The file's own run has nothing to do with what is made of it: both go on at once.
         let (understood, file) = rayon::join(
             || understand(&original, &ports, options, &mut notes),
@@ -216,7 +218,7 @@ fn run(
     notes: &mut Vec<String>,
 ) -> Result<Understood, Error> {
     let shipped = normalized(shipped, ports, options)?;
-    let (graph, runs) = work_out(shipped.clone(), batch, ports, options, notes, |_| ())?;
+    let (graph, runs) = work_out(shipped.clone(), batch, ports, options, notes, |_| Ok(()))?;
     Ok(Understood {
         shipped,
         graph,
@@ -232,7 +234,7 @@ pub(super) fn work_out(
     ports: &Ports,
     options: &ModelOptions,
     notes: &mut Vec<String>,
-    prepare: impl FnOnce(&mut Graph),
+    prepare: impl FnOnce(&mut Graph) -> Result<(), Error>,
 ) -> Result<(Graph, Vec<Run>), Error> {
     passes::lift(&mut graph)?;
     if options.straight_through && passes::has_quantized(&graph) {
@@ -247,7 +249,7 @@ pub(super) fn work_out(
         graph = expanded;
         notes.extend(left);
     }
-    prepare(&mut graph);
+    prepare(&mut graph)?;
     let mut graph = simplify(&graph, options, notes)?;
     passes::count_iterations(&mut graph);
     let mut runs = trace_at(&mut graph, batch, ports, options)?;

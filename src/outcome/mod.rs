@@ -17,9 +17,7 @@ mod verdict;
 
 pub use crate::threat::{Epsilon, Norm};
 pub use accumulator::{Accumulator, Run, WORST_CASE};
-pub use comparison::{
-    ChangeRow, Comparison, ComparisonError, ComparisonRow, Pairing, Sheet, Side,
-};
+pub use comparison::{ChangeRow, Comparison, ComparisonError, ComparisonRow, Pairing, Sheet, Side};
 pub use diagnostic::{Diagnostic, DiagnosticKind, mark_untrustworthy};
 pub use error::SummaryError;
 pub use paired::Discordance;

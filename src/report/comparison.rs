@@ -257,7 +257,28 @@ mod tests {
             text.lines().all(|line| line.chars().count() <= WIDTH),
             "{text}"
         );
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        A: …rts/reports/reports/reports/reports/reports/reports/reports/reports/standard
+        B: reports/adversarial
+        450 samples, paired
+
+        attack     norm ε        A     B B − A (95 % CI)             p more robust
+        ──────────────────────────────────────────────────────────────────────────
+        fgsm       ℓ∞   2/255 50.0  50.2 +0.2 (−1.2 to +1.7)      1.00 cannot tell
+                   ℓ∞   8/255 50.0  62.2 +12.2 (+8.6 to +16.1)  <0.001 B
+        pgd:steps=1000,step_size=0.0078431372549,restarts=100,random_start=true,
+            loss=margin
+                   ℓ∞   2/255 50.0  50.0 0.0 (−0.8 to +0.8)       1.00 cannot tell
+                   ℓ∞   8/255 50.0 100.0 +50.0 (+45.4 to +54.6) <0.001 B
+        worst-case ℓ∞   2/255 50.0  51.3 +1.3 (−0.2 to +3.2)      0.15 cannot tell
+                   ℓ∞   8/255 50.0 100.0 +50.0 (+45.4 to +54.6) <0.001 B
+
+        In %: robust accuracy of A and B, difference with its 95 % confidence interval
+        (Tango's score interval). p: McNemar's exact test on the samples that differ;
+        each row is tested by itself, and one side is named where p is below 0.05.
+
+        B is more robust at 1 of 2 radii.
+        ");
     }
 
     #[test]

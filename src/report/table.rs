@@ -331,7 +331,21 @@ mod tests {
         summary.rows[3].untrustworthy = "zero-gradients".to_owned();
         let text = render(&summary, Style::Plain);
         assert!(widest(&text) <= WIDTH);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        digits.onnx: 450 samples
+
+        attack     norm ε     clean robust (95 % CI)   success  mean ℓ∞  gradients  time
+        ────────────────────────────────────────────────────────────────────────────────
+        fgsm       ℓ∞   2/255  98.2  98.2 (96.5–99.2)      0.0        –      17.7k  4.9s
+                   ℓ∞   8/255  98.2  70.4 (66.0–74.6)     28.3   0.0304      13.6k  3.5s
+        pgd        ℓ∞   2/255  98.2  89.1 (85.9–91.8)      9.3   0.0076      16.3k  4.5s
+                   ℓ∞   8/255  98.2   0.0! (0.0–0.8)     100.0   0.0304       3094  0.0s
+        worst-case ℓ∞   2/255  98.2  88.9 (85.6–91.6)      9.5   0.0076      16.3k  4.4s
+                   ℓ∞   8/255  98.2   0.0 (0.0–0.8)      100.0   0.0304       3094  0.0s
+
+        In %: clean, robust with its 95 % confidence interval (CI), success.
+        ! This number is not to be trusted; the diagnostics say why.
+        ");
     }
 
     #[test]

@@ -205,7 +205,19 @@ mod tests {
     fn a_verdict_fits_the_width() {
         let text = render(&verdict(), &summary(Vec::new()), Style::Plain);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        pass  clean accuracy               98.2 %                    ≥ 95.0 %
+        FAIL  robust accuracy, ℓ∞ ε 8/255  12.5 % (10.5 to 14.5)     ≥ 40.0 %
+        pass  robust accuracy, ℓ∞ ε 8/255  10.5 %, the cautious end  ≥ 10.0 %
+        pass  drop, ℓ∞ ε 8/255             −1.8 % (−3.8 to 0.2)      ≤ 2.0 %
+              12 became breakable, 30 no longer are; p = 0.01
+        pass  time                         3.2s                      ≤ 10m00s
+        FAIL  doubtful numbers             1                         ≤ 0
+              flat-loss, large-epsilon-survivors, unstable-output, single-step-stronger,
+              zero-gradients
+
+        The gate failed: 2 of 6 checks.
+        ");
         let passed = Verdict {
             checks: verdict().checks[..1].to_vec(),
         };
@@ -240,7 +252,14 @@ mod tests {
         };
         let text = render_diagnostics(&[found(false), found(true)], Style::Plain);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        ! not to be trusted [zero-gradients], pgd:steps=20
+          12.5 % of the samples count as robust although their gradient was zero; try
+          loss=margin.
+        · note [zero-gradients], pgd:steps=20
+          12.5 % of the samples count as robust although their gradient was zero; try
+          loss=margin.
+        ");
         assert_eq!(render_diagnostics(&[], Style::Plain), "");
     }
 }

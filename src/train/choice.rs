@@ -247,6 +247,25 @@ pub(super) fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     })
 }
 
+/// The table of a choice's parameters, as Markdown.
+pub(super) fn parameter_table(parameters: &[Parameter]) -> String {
+    if parameters.is_empty() {
+        return "None.\n".to_owned();
+    }
+    let mut table =
+        String::from("| name | values | default | meaning |\n| --- | --- | --- | --- |\n");
+    for Parameter {
+        name,
+        default,
+        accepts,
+        help,
+    } in parameters
+    {
+        table.push_str(&format!("| `{name}` | {accepts} | {default} | {help} |\n"));
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,8 +57,10 @@ pub(super) struct State {
 
 /// A batch as the sessions take it.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub struct Batch {
     pub(super) rows: usize,
+    /// The rows that count; others fill a batch of fixed size.
+    pub(super) counted: usize,
     pub(super) indices: Vec<u64>,
     clean: Value,
     labels: Value,
@@ -114,13 +116,14 @@ struct Loaded {
     taken: Vec<(String, Taken)>,
     given: Vec<Given>,
     masks: Vec<Mask>,
+    softmax_removed: bool,
     passes: u64,
     weights: Weights,
 }
 
 /// The sessions and the weights of a training.
 #[derive(Debug)]
-pub(super) struct Engine {
+pub struct Engine {
     passes: Vec<Loaded>,
     pub(super) state: State,
     pub(super) course: Course,
@@ -163,31 +166,42 @@ impl Engine {
         })
     }
 
+    /// Whether losses are taken on the logits below a final softmax.
+    pub(super) fn softmax_removed(&self) -> bool {
+        self.passes.iter().any(|pass| pass.softmax_removed)
+    }
+
     /// Makes a batch ready for the sessions.
     pub(super) fn batch(&self, prepared: Prepared, epoch: u64) -> Result<Batch, Error> {
         let rows = prepared.labels.len();
         let shape = |sample: &[usize]| -> Vec<usize> {
-            std::iter::once(rows).chain(sample.iter().copied()).collect()
+            std::iter::once(rows)
+                .chain(sample.iter().copied())
+                .collect()
         };
         let floats = |sample: &[usize], values: Vec<f32>| -> Result<Option<Value>, Error> {
             if values.is_empty() {
                 return Ok(None);
             }
-            Ok(Some(Value::from_tensor(typed(DType::F32, &shape(sample), values)?)?))
+            Ok(Some(Value::from_tensor(typed(
+                DType::F32,
+                &shape(sample),
+                values,
+            )?)?))
         };
         let Setting {
             sample_shape,
             point_shape,
             ..
         } = &self.setting;
-        let start_dtype = match self.setting.inner {
-            true => self.setting.point_dtype,
-            false => self.dtype,
-        };
         let start = match prepared.start.is_empty() {
             true => None,
             false => {
-                let tensor = typed(start_dtype, &shape(point_shape), prepared.start)?;
+                let tensor = typed(
+                    self.setting.point_dtype,
+                    &shape(point_shape),
+                    prepared.start,
+                )?;
                 Some(Value::from_tensor(tensor)?)
             }
         };
@@ -196,6 +210,7 @@ impl Engine {
         let clean = typed(self.dtype, &shape(sample_shape), prepared.samples)?;
         Ok(Batch {
             rows,
+            counted: prepared.counted,
             dropout: self.masks(&prepared.indices, epoch)?,
             indices: prepared.indices,
             clean: Value::from_tensor(clean)?,
@@ -215,7 +230,10 @@ impl Engine {
         let mut nothing = Vec::new();
         for (_, role) in &loaded.taken {
             if let Taken::Nothing(dims) = role {
-                let shape: Vec<usize> = dims.iter().map(|dim| dim.at(batch.rows as i64) as usize).collect();
+                let shape: Vec<usize> = dims
+                    .iter()
+                    .map(|dim| dim.at(batch.rows as i64) as usize)
+                    .collect();
                 let zeros = vec![0.0; shape.iter().product()];
                 nothing.push(Value::from_tensor(typed(DType::F32, &shape, zeros)?)?);
             }
@@ -260,15 +278,75 @@ impl Engine {
         self.take(&given, outputs, weights, batch)
     }
 
+    /// No perturbation, where perturbations are added to an inner tensor; the samples themselves are the points elsewhere.
+    pub(super) fn nothing(&self, rows: usize) -> Result<Option<Value>, Error> {
+        self.setting.inner.then(|| self.rows(&[], rows)).transpose()
+    }
+
+    /// The radius of the ball.
+    pub(super) fn epsilon(&self) -> f64 {
+        self.setting.epsilon
+    }
+
+    /// The perturbation that goes from batch to batch, for a batch of so many samples; 0 at first.
+    pub(super) fn carried(&mut self, rows: usize) -> Result<Value, Error> {
+        let rows_in = |value: &Value| value.shape().first().copied().unwrap_or_default();
+        match self.state.carried.take() {
+            Some(carried) if rows_in(&carried) == rows => Ok(carried),
+            Some(carried) => {
+                let part = self.rows(&floats(&carried)?, rows)?;
+                self.state.carried = Some(carried);
+                Ok(part)
+            }
+            None => self.rows(&[], rows),
+        }
+    }
+
+    /// Keeps the perturbation for the next batch; that of a small batch takes the first places.
+    pub(super) fn carry(&mut self, perturbation: Value) -> Result<(), Error> {
+        let Some(before) = self.state.carried.take() else {
+            self.state.carried = Some(perturbation);
+            return Ok(());
+        };
+        let (mut all, first) = (floats(&before)?, floats(&perturbation)?);
+        all.iter_mut().zip(first).for_each(|(old, new)| *old = new);
+        let rows = before.shape().first().copied().unwrap_or_default();
+        self.state.carried = Some(self.rows(&all, rows)?);
+        Ok(())
+    }
+
+    /// So many perturbations: the first of `known`, and 0 where there are no more.
+    fn rows(&self, known: &[f32], rows: usize) -> Result<Value, Error> {
+        let shape: Vec<usize> = std::iter::once(rows)
+            .chain(self.setting.point_shape.iter().copied())
+            .collect();
+        let mut values = known.to_vec();
+        values.resize(shape.iter().product(), 0.0);
+        Ok(Value::from_tensor(typed(
+            self.setting.point_dtype,
+            &shape,
+            values,
+        )?)?)
+    }
+
     /// Scores alone, of a pass that gives them.
-    pub(super) fn scores(&mut self, pass: usize, batch: &Batch, feed: Feed<'_>) -> Result<Value, Error> {
+    pub(super) fn scores(
+        &mut self,
+        pass: usize,
+        batch: &Batch,
+        feed: Feed<'_>,
+    ) -> Result<Value, Error> {
         let ran = self.run(pass, batch, feed)?;
-        ran.scores.ok_or_else(|| Error::internal("a run gave no scores"))
+        ran.scores
+            .ok_or_else(|| Error::internal("a run gave no scores"))
     }
 
     /// What a step of the optimizer, or a first sum, needs beside the weights.
     fn prepare(&mut self, pass: usize) -> Result<(), Error> {
-        let weights = self.passes.get(pass).map_or(Weights::Unchanged, |pass| pass.weights);
+        let weights = self
+            .passes
+            .get(pass)
+            .map_or(Weights::Unchanged, |pass| pass.weights);
         let (summed, stepped) = match weights {
             Weights::Unchanged => (false, false),
             Weights::Summed(_) => (true, false),
@@ -280,11 +358,11 @@ impl Engine {
         }
         if stepped {
             let learning_rate = self.course.learning_rate(self.state.step);
-            let rates = self.course.optimizer.rates_at(self.state.step + 1, learning_rate);
-            self.rates = rates
-                .into_iter()
-                .map(|rate| scalar(rate))
-                .collect::<Result<_, _>>()?;
+            let rates = self
+                .course
+                .optimizer
+                .rates_at(self.state.step + 1, learning_rate);
+            self.rates = rates.into_iter().map(scalar).collect::<Result<_, _>>()?;
         }
         Ok(())
     }
@@ -368,9 +446,12 @@ impl Engine {
             }
         }
         let values = drawn.into_iter().map(|(name, kept)| {
-            let sample = wanted.get(name.as_str()).map(|mask| mask.sample_shape.iter().copied());
-            let shape: Vec<usize> =
-                std::iter::once(indices.len()).chain(sample.into_iter().flatten()).collect();
+            let sample = wanted
+                .get(name.as_str())
+                .map(|mask| mask.sample_shape.iter().copied());
+            let shape: Vec<usize> = std::iter::once(indices.len())
+                .chain(sample.into_iter().flatten())
+                .collect();
             let tensor = Tensor::new(&shape, kept);
             let tensor = tensor.ok_or_else(|| Error::internal("a mask has the wrong size"))?;
             Ok((name, Value::from_tensor(tensor)?))
@@ -415,9 +496,30 @@ fn load(model: &Model, built: Built, weights: Weights, position: usize) -> Resul
         taken: built.taken,
         given: built.given,
         masks: built.masks,
+        softmax_removed: built.softmax_removed,
         passes: built.passes,
         weights,
     })
+}
+
+impl Batch {
+    /// The classes.
+    pub(super) fn labels(&self) -> Result<&[i64], Error> {
+        Ok(self.labels.as_slice()?)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "perturbations are single precision"
+)]
+fn floats(value: &Value) -> Result<Vec<f32>, Error> {
+    Ok(value
+        .to_tensor()?
+        .to_f64()
+        .into_iter()
+        .map(|value| value as f32)
+        .collect())
 }
 
 /// Zeros in the type and shape of a value.
@@ -427,14 +529,20 @@ fn zeros_like(value: &Value) -> Result<Value, Error> {
     Ok(Value::from_tensor(typed(dtype, value.shape(), zeros)?)?)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "rates are single precision")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rates are single precision"
+)]
 fn scalar(value: f64) -> Result<Value, Error> {
     let array = ndarray::arr0(value as f32).into_dyn();
     Ok(Value::from_tensor(Tensor::F32(array))?)
 }
 
 /// The same number for every sample, `[n, 1]`.
-#[expect(clippy::cast_possible_truncation, reason = "attacks compute in single precision")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "attacks compute in single precision"
+)]
 pub(super) fn column(rows: usize, value: f64) -> Result<Value, Error> {
     let tensor = typed(DType::F32, &[rows, 1], vec![value as f32; rows])?;
     Ok(Value::from_tensor(tensor)?)

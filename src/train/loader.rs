@@ -10,7 +10,7 @@ use crate::data::Resident;
 use crate::rng::{Key, Purpose, stream};
 use rand::Rng;
 use rand::seq::SliceRandom;
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -29,7 +29,7 @@ pub struct Augmentation {
 
 /// The order and the form of the samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Arrangement {
+pub(super) struct Arrangement {
     /// The seed of everything random.
     pub seed: u64,
     /// Samples in a batch.
@@ -44,9 +44,11 @@ pub struct Arrangement {
 
 /// Samples that are trained on together.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// The batch's position in its epoch.
     pub position: usize,
+    /// The samples that count; others fill a batch of fixed size.
+    pub counted: usize,
     /// The rows in the file.
     pub indices: Vec<u64>,
     /// The classes.
@@ -61,7 +63,7 @@ pub struct Prepared {
 
 /// Hands out a training set in batches.
 #[derive(Debug)]
-pub struct Loader<'a> {
+pub(super) struct Loader<'a> {
     samples: &'a Resident,
     /// The shape of one sample.
     shape: &'a [usize],
@@ -72,7 +74,7 @@ pub struct Loader<'a> {
 impl<'a> Loader<'a> {
     /// A loader of samples of this shape.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         samples: &'a Resident,
         shape: &'a [usize],
         arrangement: Arrangement,
@@ -88,7 +90,7 @@ impl<'a> Loader<'a> {
 
     /// The number of batches in an epoch.
     #[must_use]
-    pub fn batches(&self) -> usize {
+    pub(super) fn batches(&self) -> usize {
         let (samples, size) = (self.samples.len(), self.arrangement.batch_size.get());
         if self.arrangement.whole_batches {
             samples / size
@@ -102,7 +104,7 @@ impl<'a> Loader<'a> {
     ///
     /// # Errors
     /// Those of `each`.
-    pub fn run<E>(
+    pub(super) fn run<E>(
         &self,
         epoch: u64,
         first: usize,
@@ -130,11 +132,9 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// The first samples in the file's order, as they are: for a look at the model that is the same each time.
-    #[must_use]
-    pub fn first(&self) -> Prepared {
-        let size = self.arrangement.batch_size.get().min(self.samples.len());
-        let order: Vec<usize> = (0..size).collect();
+    /// The batches in the file's order, all samples as they are: for a look at the model that is the same each time.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = Prepared> + '_ {
+        let order: Vec<usize> = (0..self.samples.len()).collect();
         let still = Loader {
             arrangement: Arrangement {
                 augmentation: Augmentation::default(),
@@ -142,7 +142,8 @@ impl<'a> Loader<'a> {
             },
             ..*self
         };
-        still.batch(&order, 0, 0)
+        let batches = order.len().div_ceil(self.arrangement.batch_size.get());
+        (0..batches).map(move |position| still.batch(&order, 0, position))
     }
 
     fn order(&self, epoch: u64) -> Vec<usize> {
@@ -159,17 +160,25 @@ impl<'a> Loader<'a> {
     fn batch(&self, order: &[usize], epoch: u64, position: usize) -> Prepared {
         let size = self.arrangement.batch_size.get();
         let chosen = order.iter().copied().skip(position * size).take(size);
-        let chosen: Vec<usize> = chosen.collect();
+        let mut chosen: Vec<usize> = chosen.collect();
+        let counted = chosen.len();
+        if self.arrangement.whole_batches && counted > 0 {
+            chosen.extend(order.iter().copied().cycle().take(size - counted));
+        }
         let width: usize = self.shape.iter().product();
         let mut batch = Prepared {
             position,
+            counted,
             indices: Vec::new(),
             labels: Vec::new(),
             samples: vec![0.0; chosen.len() * width],
             start: vec![0.0; chosen.len() * self.start.width()],
             real: vec![0.0; chosen.len() * self.start.mask_width()],
         };
-        let rows = (batch.samples.par_chunks_mut(width.max(1)), chosen.into_par_iter());
+        let rows = (
+            batch.samples.par_chunks_mut(width.max(1)),
+            chosen.into_par_iter(),
+        );
         let places: Vec<_> = rows
             .into_par_iter()
             .map(|(sample, position)| {
@@ -201,13 +210,18 @@ impl<'a> Loader<'a> {
             restart: u32::try_from(epoch).unwrap_or(u32::MAX),
             purpose: Purpose::Augmentation,
         });
-        let shift = [random.random_range(0..=2 * crop), random.random_range(0..=2 * crop)];
+        let shift = [
+            random.random_range(0..=2 * crop),
+            random.random_range(0..=2 * crop),
+        ];
         let flipped = flip && random.random::<bool>();
         let border = self.arrangement.border;
         for plane in sample.chunks_mut((height * width).max(1)) {
             let source = plane.to_vec();
             let at = |row: usize, column: usize| {
-                let row = (row + shift[0]).checked_sub(crop).filter(|&row| row < height)?;
+                let row = (row + shift[0])
+                    .checked_sub(crop)
+                    .filter(|&row| row < height)?;
                 let column = (column + shift[1]).checked_sub(crop);
                 let column = column.filter(|&column| column < width)?;
                 source.get(row * width + column).copied()

@@ -10,7 +10,7 @@ use crate::graph::{Builder, Dim, Dims, Expr, Graph, ValueId, passes};
 use crate::model::GraphArrays;
 use crate::model::gradient::{add_input, add_output, class_axis, declare};
 use crate::model::training::{
-    BatchNorm, Mask, Objective, Trainable, TrainingGraph, TrainingOptions,
+    BatchNorm, Dropout, Mask, Objective, Trainable, TrainingGraph, TrainingOptions,
 };
 use crate::tensor::DType;
 use std::sync::Arc;
@@ -137,6 +137,8 @@ pub(super) struct Built {
     pub(super) taken: Vec<(String, Taken)>,
     pub(super) given: Vec<Given>,
     pub(super) masks: Vec<Mask>,
+    /// Whether the loss is taken on the logits below a final softmax.
+    pub(super) softmax_removed: bool,
     /// How many passes forward and backward through the model it is.
     pub(super) passes: u64,
 }
@@ -180,7 +182,10 @@ fn derive(
             true => BatchNorm::Train,
             false => BatchNorm::Running,
         },
-        dropout: spec.training,
+        dropout: match spec.training {
+            true => Dropout::Masks,
+            false => Dropout::Off,
+        },
         keep_softmax: false,
     };
     Ok(trainable.derive(&options)?)
@@ -271,7 +276,11 @@ impl<'a> Making<'a> {
             return Ok(());
         };
         let as_perturbation = self.setting.inner || carried;
-        let gradient = self.training.gradients.first().map(|(_, name)| name.clone());
+        let gradient = self
+            .training
+            .gradients
+            .first()
+            .map(|(_, name)| name.clone());
         let gradient = gradient.ok_or_else(|| Error::internal("a pass has no gradient"))?;
         let target = match self.setting.inner {
             true => format!("perturbation.{}", self.setting.tensor),
@@ -288,8 +297,7 @@ impl<'a> Making<'a> {
         };
         let per_sample = [batch, Dim::ONE];
         let epsilon = self.input("mohs.epsilon", DType::F32, &per_sample, Taken::Epsilon)?;
-        let step_size =
-            self.input("mohs.step_size", DType::F32, &per_sample, Taken::StepSize)?;
+        let step_size = self.input("mohs.step_size", DType::F32, &per_sample, Taken::StepSize)?;
         let real = self.real_positions(batch)?;
         let inside = match carried && !self.setting.inner {
             true => Some(self.carry(&target)?),
@@ -337,6 +345,8 @@ impl<'a> Making<'a> {
                 point: row(rows(point))?,
                 gradient: row(rows(gradient))?,
                 loss: row(loss)?,
+                // The maximisers of training raise the loss, whatever the prediction.
+                adversarial: scalar(0.0),
             };
             let next = attack.step(&context, &pass, &[]);
             let next = arrays.number(next.point.id()).expand(&flat);
@@ -439,7 +449,10 @@ impl<'a> Making<'a> {
             Ok::<_, Error>(match (own, sum) {
                 (Some(own), Some(sum)) => (making.expr(own)? + making.expr(sum)?).id(),
                 (Some(one), None) | (None, Some(one)) => one,
-                (None, None) => making.expr(making.find(&parameter.name)?.id())?.zeros_like().id(),
+                (None, None) => making
+                    .expr(making.find(&parameter.name)?.id())?
+                    .zeros_like()
+                    .id(),
             })
         };
         let mut totals = Vec::new();
@@ -496,7 +509,11 @@ impl<'a> Making<'a> {
             for ((position, _), updated) in weights.iter().zip(updated) {
                 let name = &self.trainable.parameters[*position].name;
                 let new = updated.parameter.id();
-                found.push((format!("mohs.next.{name}"), new, Given::Parameter(*position)));
+                found.push((
+                    format!("mohs.next.{name}"),
+                    new,
+                    Given::Parameter(*position),
+                ));
                 let states = optimizer.state().iter().zip(updated.state);
                 for (place, (state, value)) in states.enumerate() {
                     let output = format!("mohs.next.{state}.{name}");
@@ -517,9 +534,15 @@ impl<'a> Making<'a> {
             let output = self.expr(output)?;
             let (batch, classes) = class_axis(&output.shape())
                 .ok_or_else(|| Error::internal("the output has no classes"))?;
-            let scores = output.reshape(&[batch, Dim::fixed(classes)]).cast(DType::F32);
+            let scores = output
+                .reshape(&[batch, Dim::fixed(classes)])
+                .cast(DType::F32);
             let prediction = scores.arg_max(1).reshape(&[batch]);
-            found.push(("mohs.prediction".to_owned(), prediction.id(), Given::Prediction));
+            found.push((
+                "mohs.prediction".to_owned(),
+                prediction.id(),
+                Given::Prediction,
+            ));
             if self.spec.scores {
                 found.push(("mohs.scores".to_owned(), scores.id(), Given::Scores));
             }
@@ -527,15 +550,21 @@ impl<'a> Making<'a> {
         if self.spec.gradient_of.is_some() {
             let gradient = self.training.gradients.last().map(|(_, name)| name);
             let gradient = gradient.ok_or_else(|| Error::internal("a pass has no gradient"))?;
-            found.push(("mohs.cotangent".to_owned(), self.find(gradient)?.id(), Given::Gradient));
+            found.push((
+                "mohs.cotangent".to_owned(),
+                self.find(gradient)?.id(),
+                Given::Gradient,
+            ));
         }
         // The first layer alone is looked at again and again; its statistics are those of the full passes.
         if !matches!(self.spec.objective, Objective::Pairing { .. }) {
             for (place, statistic) in self.trainable.statistics.iter().enumerate() {
-                let next = self.builder.with_graph(|graph| graph.find(&statistic.next()));
-                let is_output = self.builder.with_graph(|graph| {
-                    graph.outputs.iter().any(|(id, _)| Some(*id) == next)
-                });
+                let next = self
+                    .builder
+                    .with_graph(|graph| graph.find(&statistic.next()));
+                let is_output = self
+                    .builder
+                    .with_graph(|graph| graph.outputs.iter().any(|(id, _)| Some(*id) == next));
                 if let Some(next) = next.filter(|_| is_output) {
                     let name = format!("mohs.{}", statistic.next());
                     found.push((name, next, Given::Statistic(place)));
@@ -563,6 +592,7 @@ impl<'a> Making<'a> {
             taken,
             given,
             masks: self.training.masks,
+            softmax_removed: self.training.softmax_removed,
             passes: match self.spec.objective {
                 Objective::Pairing { .. } => 0,
                 Objective::Trades { .. } => 2,
@@ -587,16 +617,15 @@ fn role(
     name: &str,
     id: ValueId,
 ) -> Result<Taken, Error> {
-    let place = |found: Option<usize>| found;
-    let parameters = trainable.parameters.iter();
-    if let Some(position) = place(parameters.into_iter().position(|known| known.name == name)) {
+    let mut parameters = trainable.parameters.iter();
+    if let Some(position) = parameters.position(|known| known.name == name) {
         return Ok(Taken::Parameter(position));
     }
-    let statistics = trainable.statistics.iter();
-    if let Some(position) = place(statistics.into_iter().position(|known| known.name == name)) {
+    let mut statistics = trainable.statistics.iter();
+    if let Some(position) = statistics.position(|known| known.name == name) {
         return Ok(Taken::Statistic(position));
     }
-    if let Some(position) = place(training.masks.iter().position(|mask| mask.name == name)) {
+    if let Some(position) = training.masks.iter().position(|mask| mask.name == name) {
         return Ok(Taken::Dropout(position));
     }
     if name == setting.input {
@@ -609,7 +638,12 @@ fn role(
         "cotangent" => Taken::Cotangent,
         _ => match name.strip_prefix("perturbation.") {
             Some(tensor) if tensor == setting.tensor => Taken::Perturbation,
-            Some(_) => Taken::Nothing(graph.fact(id).map(|fact| fact.shape.clone()).unwrap_or_default()),
+            Some(_) => Taken::Nothing(
+                graph
+                    .fact(id)
+                    .map(|fact| fact.shape.clone())
+                    .unwrap_or_default(),
+            ),
             None => {
                 return Err(Error::Config(format!(
                     "the model has a further input `{name}`, and the data set has nothing for it"

@@ -37,7 +37,7 @@ pub(super) enum Space {
 
 /// Makes the first points of a method's perturbations.
 #[derive(Debug, Clone)]
-pub struct Start {
+pub(super) struct Start {
     pub(super) noise: Noise,
     pub(super) space: Space,
     /// The shape of one sample.
@@ -81,7 +81,10 @@ impl Start {
             return;
         }
         let (samples, real, mask_width) = (&batch.samples, &batch.real, self.mask_width());
-        let rows = batch.start.par_chunks_mut(width).zip(batch.indices.par_iter());
+        let rows = batch
+            .start
+            .par_chunks_mut(width)
+            .zip(batch.indices.par_iter());
         rows.enumerate().for_each(|(row, (point, &index))| {
             let key = Key {
                 seed,
@@ -91,7 +94,12 @@ impl Start {
             };
             let real = real.get(row * mask_width..(row + 1) * mask_width);
             let clean = samples.get(row * sample_width..(row + 1) * sample_width);
-            self.first(point, clean.unwrap_or_default(), real.unwrap_or_default(), key);
+            self.first(
+                point,
+                clean.unwrap_or_default(),
+                real.unwrap_or_default(),
+                key,
+            );
         });
     }
 
@@ -175,6 +183,9 @@ impl Start {
         let noise = attack.random_start().then(|| row(noise));
         let first = attack.init(&context, noise);
         let values = arrays.value(first.point);
-        point.iter_mut().zip(values.iter()).for_each(|(to, &from)| *to = from);
+        point
+            .iter_mut()
+            .zip(values.iter())
+            .for_each(|(to, &from)| *to = from);
     }
 }

@@ -78,6 +78,7 @@ impl MadeUp {
             loss: find("loss"),
             gradients: vec![(find("x"), find("grad"))],
             softmax_removed: false,
+            of_probabilities: false,
             graph: graph.clone(),
         };
         MadeUp {

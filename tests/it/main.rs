@@ -26,6 +26,7 @@ mod quantized;
 mod references;
 mod registry;
 mod sources;
+mod train;
 
 /// Loads ONNX Runtime, once for all tests.
 fn runtime_ready() {

@@ -9,7 +9,6 @@ use super::array::Array;
 use super::expectation::{self, Averaged};
 use super::{
     Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Start, StateArray,
-    geometry,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};

@@ -2,8 +2,8 @@
 
 use super::RuntimeArguments;
 use super::values::{
-    BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, above_zero, attack, bounds, epsilon, number,
-    positive, whole,
+    BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, above_zero, attack, bounds,
+    epsilon, number, positive, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;

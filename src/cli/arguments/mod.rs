@@ -6,15 +6,20 @@ mod evaluate;
 mod gate;
 #[cfg(test)]
 mod tests;
+mod train;
 mod values;
 
 use crate::loss::Loss;
 use crate::runtime::Build;
+use crate::threat::Bounds;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-pub use evaluate::{CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments};
+pub use evaluate::{
+    CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments,
+};
 pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+pub use train::{BatchNormArgument, TrainArguments};
 pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
@@ -29,7 +34,7 @@ pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, Val
   mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255
   mohs evaluate --help
 
-Exit codes: 0 fine; 1 a gate failed; 2 bad usage or bad input; 3 the runtime or
+Exit codes: 0 fine; 1 a gate or a check failed; 2 bad usage or bad input; 3 the runtime or
 the device failed."
 )]
 pub struct Arguments {
@@ -64,6 +69,7 @@ pub enum Command {
     Gate(Box<GateArguments>),
     Compare(CompareArguments),
     Gradient(GradientArguments),
+    Train(Box<TrainArguments>),
     Inspect(InspectArguments),
     Demo(DemoArguments),
     Doctor(DoctorArguments),
@@ -132,28 +138,54 @@ pub struct RuntimeArguments {
     pub onnxruntime: Option<PathBuf>,
 }
 
-/// Derives the gradient graph of a model and writes it as an ONNX model of its own.
+/// Derives the gradient graph of a model, writes it as an ONNX model of its own, or checks it.
 #[derive(Debug, Args)]
 #[command(
-    about = "Derives the gradient graph of a model and writes it as ONNX",
+    about = "Derives the gradient graph of a model, writes it as ONNX, or checks it",
     long_about = "Derives the exact gradient of a model's loss and writes it as an ONNX model in standard operators. It takes the \
         model's inputs and `labels` (int64 [N]), and gives the model's outputs, `loss` (one per sample) and `grad` (the shape of \
-        the input).",
+        the input).\n\n\
+        With --check, the gradient is compared with differences of the model's own loss on samples, along the gradient and along \
+        random directions at ever smaller steps, and what was found is printed; where they disagree, or nothing can be told, the exit code is 1 and no \
+        file is written.",
     after_help = "Examples:
   mohs gradient model.onnx -o gradient.onnx
   mohs gradient model.onnx -o gradient.onnx --loss margin
-  mohs gradient bert.onnx -o gradient.onnx --wrt embeddings"
+  mohs gradient bert.onnx -o gradient.onnx --wrt embeddings
+  mohs gradient model.onnx --check test.npz --limit 100
+  mohs gradient model.onnx --check test.npz --gradient from-jax.onnx"
 )]
 pub struct GradientArguments {
     /// The model and what of it is used.
     #[command(flatten)]
     pub model: ModelArguments,
     /// The ONNX file to write
-    #[arg(short, long, value_name = "FILE")]
-    pub out: PathBuf,
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        required_unless_present = "check",
+        conflicts_with = "gradient"
+    )]
+    pub out: Option<PathBuf>,
     /// The loss per sample, on the logits
     #[arg(long, value_enum, default_value_t = Loss::CrossEntropy)]
     pub loss: Loss,
+    /// Compare the gradient with differences of the model's loss on these samples: the first 32, or --limit
+    #[arg(long, value_name = "DATA[,LABELS]")]
+    pub check: Option<DataPaths>,
+    /// Check this gradient graph, made elsewhere, instead of deriving one
+    #[arg(long, value_name = "FILE", requires = "check", conflicts_with_all = ["keep_softmax", "loss"])]
+    pub gradient: Option<PathBuf>,
+    /// How the data set is read.
+    #[command(flatten)]
+    pub reading: ReadingArguments,
+    /// The smallest and the largest valid value of the data, or none
+    #[arg(
+        long, value_name = "LOW,HIGH", value_parser = values::bounds, allow_hyphen_values = true, default_value = "0,1",
+        help_heading = "Data"
+    )]
+    pub bounds: Bounds,
     /// The runtime.
     #[command(flatten)]
     pub runtime: RuntimeArguments,
@@ -220,11 +252,12 @@ pub struct DoctorArguments {
 /// Lists what mohs knows.
 #[derive(Debug, Args)]
 #[command(
-    about = "Lists the attacks with their parameters, or the operators that can be differentiated",
-    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, or the ONNX operators \
-        that it can differentiate.",
+    about = "Lists the attacks, the methods of training, or the operators that can be differentiated",
+    long_about = "Lists what this version of mohs knows: the attacks with their parameters and defaults, the methods of training, \
+        or the ONNX operators that it can differentiate.",
     after_help = "Examples:
   mohs list attacks
+  mohs list methods
   mohs list operators"
 )]
 pub struct ListArguments {
@@ -239,6 +272,8 @@ pub struct ListArguments {
 pub enum Listed {
     /// The attacks with their parameters
     Attacks,
+    /// The methods of training with their parameters, optimizers and schedules
+    Methods,
     /// The operators that can be differentiated
     Operators,
 }

@@ -69,7 +69,9 @@ fn every_command_has_an_example_and_fits_80_columns() {
         .collect();
     assert_eq!(
         names,
-        ["evaluate", "gradient", "inspect", "demo", "doctor", "list"]
+        [
+            "evaluate", "gate", "compare", "gradient", "inspect", "demo", "doctor", "list"
+        ]
     );
     for name in names {
         let help = help_of(name);
@@ -94,6 +96,8 @@ fn help_of_mohs() {
 
     Commands:
       evaluate  Attacks a model on a data set and reports how robust it is
+      gate      Evaluates a model and fails where it falls short of thresholds
+      compare   Compares two reports sample by sample: which model is more robust?
       gradient  Derives the gradient graph of a model and writes it as ONNX
       inspect   Shows a model's inputs, outputs and operators, and whether it can be
                 differentiated
@@ -538,11 +542,18 @@ fn defaults() {
     assert_eq!((arguments.norm, arguments.keep), (Norm::Linf, Keep::Any));
     assert_eq!(arguments.bounds, Bounds::UNIT);
     assert_eq!(
-        (arguments.reading.offset, arguments.reading.limit, arguments.seed),
+        (
+            arguments.reading.offset,
+            arguments.reading.limit,
+            arguments.seed
+        ),
         (0, None, 0)
     );
     assert_eq!(arguments.batch_size, BatchSize::Auto);
-    assert_eq!((&arguments.reading.x_key, &arguments.reading.y_key), (&None, &None));
+    assert_eq!(
+        (&arguments.reading.x_key, &arguments.reading.y_key),
+        (&None, &None)
+    );
     assert_eq!(arguments.reading.normalization().unwrap(), None);
     assert_eq!(arguments.runtime.device, "auto");
 }

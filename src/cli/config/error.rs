@@ -9,7 +9,9 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ConfigError {
     /// There is no working directory to look from.
-    #[error("the current folder cannot be looked at, to find mohs.toml; give --config or --no-config")]
+    #[error(
+        "the current folder cannot be looked at, to find mohs.toml; give --config or --no-config"
+    )]
     NoFolder(#[source] io::Error),
     /// The file that was named is not there.
     #[error("{}: no such file; `mohs gate --init` writes one into the current folder", .path.display())]

@@ -134,11 +134,7 @@ fn takes_value(key: &Arg) -> bool {
 }
 
 /// The arguments that a file stands for, without those that are `given` already.
-fn read(
-    path: &Path,
-    keys: &[Arg],
-    given: &HashSet<String>,
-) -> Result<Vec<OsString>, ConfigError> {
+fn read(path: &Path, keys: &[Arg], given: &HashSet<String>) -> Result<Vec<OsString>, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => ConfigError::Missing { path: path.into() },
         _ => ConfigError::Unreadable {
@@ -163,8 +159,8 @@ fn read(
         let Some(key) = keys.iter().find(|key| key.get_id().as_str() == id) else {
             return Err(unknown(place(), keys));
         };
-        let word = values::word(key, value.get_ref(), folder)
-            .map_err(|expected| ConfigError::Type {
+        let word =
+            values::word(key, value.get_ref(), folder).map_err(|expected| ConfigError::Type {
                 found: kind(value.get_ref()),
                 expected,
                 place: Box::new(place()),
@@ -326,13 +322,25 @@ mod tests {
         let text = "model = \"a.onnx\"\nepsilon = 0.1\nseed = 1\nthreads = 2\n";
         assert_eq!(
             expanded(text, "mohs gate b.onnx --epsilon 0.2 --seed=3").unwrap(),
-            ["mohs", "gate", "--threads=2", "b.onnx", "--epsilon", "0.2", "--seed=3"]
+            [
+                "mohs",
+                "gate",
+                "--threads=2",
+                "b.onnx",
+                "--epsilon",
+                "0.2",
+                "--seed=3"
+            ]
         );
     }
 
     #[test]
     fn other_commands_and_other_words_stay_as_they_are() {
-        for line in ["mohs evaluate gate --epsilon 0.1", "mohs list attacks", "mohs"] {
+        for line in [
+            "mohs evaluate gate --epsilon 0.1",
+            "mohs list attacks",
+            "mohs",
+        ] {
             assert_eq!(expand(arguments(line)).unwrap(), arguments(line));
         }
         let without = "mohs gate model.onnx --no-config";
@@ -355,7 +363,19 @@ mod tests {
             refusal("epsilon = [0.1\nseed = 3"),
             refusal("seed = 1\nseed = 2"),
         ];
-        insta::assert_snapshot!(messages.join("\n"), @"");
+        insta::assert_snapshot!(messages.join("\n"), @"
+        ROOT/mohs.toml, line 2, key `epsilonn`: there is no such key; did you mean `epsilon`?
+        ROOT/mohs.toml, line 1, key `min-clean-accuracy`: there is no such key; did you mean `min_clean_accuracy`?
+        ROOT/mohs.toml, line 1, key `epsilon`: `0` cannot be taken: epsilon is zero, which allows no perturbation; give a radius above 0, such as 8/255
+        ROOT/mohs.toml, line 1, key `norm`: `linfty` cannot be taken: it takes one of linf, l2, l1
+        ROOT/mohs.toml, line 1, key `seed`: `many` cannot be taken: this must be a whole number, 0 or above
+        ROOT/mohs.toml, line 1, key `keep_softmax`: it takes true or false, not a text
+        ROOT/mohs.toml, line 1, key `seed`: it takes a text or a number, not true or false
+        ROOT/mohs.toml, line 1, key `seed`: it takes a text or a number, not a table
+        ROOT/mohs.toml, line 1, key `min_clean_accuracy`: `95` cannot be taken: a share lies between 0 and 1; write 0.95 or 95% for 95 %
+        ROOT/mohs.toml, line 2: missing comma between array elements, expected `,`
+        ROOT/mohs.toml, line 2: duplicate key
+        ");
         assert!(refusal("config = \"other.toml\"").contains("the keys are model, "));
     }
 

@@ -11,7 +11,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("data", "\"test.npz\""),
     ("epsilon", "[\"2/255\", \"8/255\"]"),
     ("min_clean_accuracy", "0.95"),
-    ("min_robust_accuracy", "{ \"2/255\" = 0.8, \"8/255\" = 0.4 }"),
+    (
+        "min_robust_accuracy",
+        "{ \"2/255\" = 0.8, \"8/255\" = 0.4 }",
+    ),
     ("baseline", "\"reports/main/samples.csv\""),
     ("max_drop", "0.02"),
     ("max_seconds", "600"),
@@ -32,7 +35,6 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("gradient", "\"gradient.onnx\""),
     ("threads", "4"),
     ("onnxruntime", "\"/opt/onnxruntime/lib/libonnxruntime.so\""),
-    ("minimal_epsilon", "[\"0\", \"0.3\"]"),
 ];
 
 /// What a fresh file sets; everything else is there as a comment.
@@ -110,7 +112,11 @@ pub fn template() -> String {
         for key in keys.iter().filter(|key| heading(key) == title) {
             let id = key.get_id().as_str();
             let mark = if SET.contains(&id) { "" } else { "# " };
-            text.push_str(&format!("\n# {}\n{mark}{id} = {}\n", help(key), example(key)));
+            text.push_str(&format!(
+                "\n# {}\n{mark}{id} = {}\n",
+                help(key),
+                example(key)
+            ));
         }
     }
     text
@@ -161,7 +167,10 @@ mod tests {
         }
         let keys = keys();
         for (id, _) in EXAMPLES {
-            assert!(keys.iter().any(|key| key.get_id().as_str() == *id), "there is no {id}");
+            assert!(
+                keys.iter().any(|key| key.get_id().as_str() == *id),
+                "there is no {id}"
+            );
         }
     }
 
@@ -193,7 +202,13 @@ mod tests {
                 .unwrap();
             let word = values::word(key, value.get_ref(), Path::new("")).unwrap();
             let refused = word.as_ref().and_then(refusal);
-            assert_eq!(refused, None, "{}: {}", name.get_ref(), kind(value.get_ref()));
+            assert_eq!(
+                refused,
+                None,
+                "{}: {}",
+                name.get_ref(),
+                kind(value.get_ref())
+            );
         }
     }
 
@@ -206,7 +221,12 @@ mod tests {
         assert_eq!(properties["norm"]["enum"], json!(["linf", "l2", "l1"]));
         assert_eq!(properties["keep_softmax"]["type"], json!("boolean"));
         assert_eq!(properties["seed"]["default"], json!("0"));
-        assert!(properties["epsilon"]["type"].as_array().unwrap().contains(&json!("array")));
+        assert!(
+            properties["epsilon"]["type"]
+                .as_array()
+                .unwrap()
+                .contains(&json!("array"))
+        );
         assert!(
             properties["min_robust_accuracy"]["type"]
                 .as_array()

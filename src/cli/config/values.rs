@@ -24,7 +24,8 @@ pub(super) fn word(
     let many = takes_list(key);
     let text = match value {
         DeValue::Array(items) if many => {
-            let items: Option<Vec<String>> = items.iter().map(|item| scalar(item.get_ref())).collect();
+            let items: Option<Vec<String>> =
+                items.iter().map(|item| scalar(item.get_ref())).collect();
             items.ok_or("a list of texts or numbers")?
         }
         DeValue::Table(table) if takes_table(key) => {
@@ -86,7 +87,9 @@ pub(super) fn is_path(key: &Arg) -> bool {
 pub(super) fn takes_list(key: &Arg) -> bool {
     let names = key.get_value_names().unwrap_or_default();
     key.get_value_delimiter().is_some()
-        || key.get_num_args().is_some_and(|range| range.max_values() > 1)
+        || key
+            .get_num_args()
+            .is_some_and(|range| range.max_values() > 1)
         || matches!(key.get_action(), clap::ArgAction::Append)
         || names
             .iter()

@@ -28,7 +28,11 @@ pub(in super::super) fn run(
 ) -> Result<Option<Diagnostic>, Error> {
     let (low, high) = range(job)?;
     let norm = job.config.norm;
-    let epsilon = covering(norm, f64::from(high) - f64::from(low), job.data.sample_len());
+    let epsilon = covering(
+        norm,
+        f64::from(high) - f64::from(low),
+        job.data.sample_len(),
+    );
     if !(epsilon > 0.0 && (epsilon as f32).is_finite()) {
         return Ok(None);
     }

@@ -101,7 +101,12 @@ impl Trial<'_> {
         let reach = |epsilon: f64| f64::from(steps) * self.attack.step_size(epsilon) / epsilon;
         // A little less than ε may be rounding.
         let short = |reach: f64| reach < 0.999;
-        let epsilons: Vec<f64> = self.epsilons.iter().copied().filter(|&e| short(reach(e))).collect();
+        let epsilons: Vec<f64> = self
+            .epsilons
+            .iter()
+            .copied()
+            .filter(|&e| short(reach(e)))
+            .collect();
         let worst = epsilons.iter().copied().map(reach).reduce(f64::min)?;
         let finding = format!(
             "{steps} steps of this size reach {worst:.2} of the radius, so that most of the ball is never looked at"
@@ -213,7 +218,9 @@ fn single_step_stronger(rows: &[SummaryRow]) -> Vec<Diagnostic> {
     let attacks = || rows.iter().filter(|row| row.attack != WORST_CASE);
     for many in attacks().filter(|row| row.steps > 1) {
         let same = |row: &&SummaryRow| {
-            row.steps == 1 && row.norm == many.norm && row.epsilon.to_bits() == many.epsilon.to_bits()
+            row.steps == 1
+                && row.norm == many.norm
+                && row.epsilon.to_bits() == many.epsilon.to_bits()
         };
         let singles = attacks().filter(same);
         let Some(single) = singles.min_by(|a, b| a.robust_accuracy.total_cmp(&b.robust_accuracy))
@@ -294,9 +301,8 @@ mod tests {
     }
 
     fn kinds(found: &[Diagnostic]) -> Vec<(&'static str, Vec<f64>, bool)> {
-        let one = |found: &Diagnostic| {
-            (found.kind.id(), found.epsilons.clone(), found.untrustworthy)
-        };
+        let one =
+            |found: &Diagnostic| (found.kind.id(), found.epsilons.clone(), found.untrustworthy);
         found.iter().map(one).collect()
     }
 
@@ -359,7 +365,10 @@ mod tests {
             flat,
             ..Tally::default()
         };
-        assert!(trial("pgd", [tally(9); 3]).is_empty(), "a few may be rounding");
+        assert!(
+            trial("pgd", [tally(9); 3]).is_empty(),
+            "a few may be rounding"
+        );
         let found = trial("pgd", [tally(20), tally(9), tally(0)]);
         assert_eq!(kinds(&found), [("flat-loss", vec![0.1, 0.2], false)]);
         let found = trial("fgsm", [tally(0), tally(20), tally(60)]);
@@ -396,7 +405,10 @@ mod tests {
 
     #[test]
     fn one_step_that_does_better_than_many_is_found() {
-        let found = of_rows(&[row("fgsm", 1, 0.1, 300), row("pgd", 40, 0.1, 320)], Some(10));
+        let found = of_rows(
+            &[row("fgsm", 1, 0.1, 300), row("pgd", 40, 0.1, 320)],
+            Some(10),
+        );
         assert_eq!(kinds(&found), [("single-step-stronger", vec![0.1], true)]);
         assert_eq!(found[0].attack, None, "it concerns the worst case too");
     }

@@ -123,7 +123,10 @@ mod tests {
         assert!(!are_probabilities(&[0.25, 0.75, 1.5, -0.5], 2));
         assert!(!are_probabilities(&[0.25, 0.75, 0.5, 0.6], 2));
         assert!(!are_probabilities(&[], 2));
-        assert!(!are_probabilities(&[1.0, 1.0], 1), "a single score says nothing");
+        assert!(
+            !are_probabilities(&[1.0, 1.0], 1),
+            "a single score says nothing"
+        );
     }
 
     #[test]

@@ -6,6 +6,12 @@ const SEQUENCE: &str = "its values are sequences of tensors, whose shapes are no
 const OPTIONAL: &str =
     "its values may be absent; export the model with the value there, or without it";
 
+const TREES: &str = "trees are constant between their thresholds, so there is no gradient to follow; attack the model with one that asks for scores \
+     or labels alone (`mohs list attacks` says which need no gradient)";
+const KERNELS: &str = "kernel machines are not taken apart; attack the model with one that asks for scores or labels alone (`mohs list attacks` says which \
+     need no gradient)";
+const CLASSICAL: &str = "ai.onnx.ml";
+
 pub(super) const RULES: &[Rule] = &[
     Rule::refused("ConcatFromSequence", SEQUENCE),
     Rule::refused("SequenceAt", SEQUENCE),
@@ -30,4 +36,9 @@ pub(super) const RULES: &[Rule] = &[
         "Unique",
         "how many entries its result has depends on the data",
     ),
+    Rule::refused_in(CLASSICAL, "TreeEnsemble", TREES),
+    Rule::refused_in(CLASSICAL, "TreeEnsembleClassifier", TREES),
+    Rule::refused_in(CLASSICAL, "TreeEnsembleRegressor", TREES),
+    Rule::refused_in(CLASSICAL, "SVMClassifier", KERNELS),
+    Rule::refused_in(CLASSICAL, "SVMRegressor", KERNELS),
 ];

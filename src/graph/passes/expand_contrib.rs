@@ -1,12 +1,13 @@
 //! Takes fused operators apart into standard ones, which have differentiation rules.
 //!
 //! ONNX Runtime's own optimiser and the tools around it write operators of the domain `com.microsoft` into files; `Attention` of the
-//! standard domain is taken apart as well.
+//! standard domain is taken apart as well, and so are the linear operators of classical machine learning (`ai.onnx.ml`).
 //! [`EXPANSIONS`] is the table; a function in it sees a node with the shapes of its operands, and adds the nodes that compute the same.
 //! Forms that are not covered are left as they are: they matter only if they lie on the gradient path, and are named there.
 
 mod activation;
 mod attention;
+mod classical;
 mod fused;
 mod heads;
 mod masks;
@@ -20,6 +21,9 @@ use crate::onnx::proto::{AttributeProto, NodeProto};
 /// The domain of ONNX Runtime's own operators.
 const CONTRIB: &str = "com.microsoft";
 
+/// The domain of classical machine learning: linear models, scalers, trees.
+const CLASSICAL: &str = "ai.onnx.ml";
+
 /// Computes a node's results, by position; `None` for one that is not asked for. An error says what of the node is not covered.
 type Expand = for<'g> fn(&Fused<'g>) -> Result<Vec<Option<Expr<'g>>>, String>;
 
@@ -31,6 +35,15 @@ const EXPANSIONS: &[(&str, &str, Expand)] = &[
         "SimplifiedLayerNormalization",
         normalization::simplified,
     ),
+    (
+        CLASSICAL,
+        "ArrayFeatureExtractor",
+        classical::feature_extractor,
+    ),
+    (CLASSICAL, "Imputer", classical::imputer),
+    (CLASSICAL, "LinearClassifier", classical::linear_classifier),
+    (CLASSICAL, "Normalizer", classical::normalizer),
+    (CLASSICAL, "Scaler", classical::scaler),
     (CONTRIB, "Attention", attention::packed),
     (CONTRIB, "BiasGelu", activation::bias_gelu),
     (

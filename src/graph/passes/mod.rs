@@ -9,6 +9,7 @@ mod normalize;
 mod prune;
 mod sequences;
 mod unroll;
+mod unwrap_maps;
 
 pub use declare::declare_shapes;
 pub use expand_contrib::{
@@ -21,3 +22,4 @@ pub use normalize::{Normalization, normalize};
 pub use prune::prune;
 pub use sequences::resolve_sequences;
 pub use unroll::{count_iterations, decides_by_data, obstacle, unroll};
+pub use unwrap_maps::unwrap_maps;

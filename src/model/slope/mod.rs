@@ -5,13 +5,13 @@
 //! For a standard normal direction v, the mean of ((g − ĝ)·v)² is ‖g − ĝ‖², so a few directions tell the error of the whole gradient.
 //! Start at [`compare`].
 
-mod ladder;
+mod difference;
 mod probe;
 mod scores;
 
 use super::{Error, GradientGraph, Model};
 use crate::threat::Precision;
-use ladder::Steps;
+use difference::Steps;
 use probe::Probe;
 
 /// Random directions per sample.

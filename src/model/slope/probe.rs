@@ -1,6 +1,6 @@
 //! Runs the gradient graph at samples, and the model around them.
 
-use super::ladder::{Estimate, Ladder};
+use super::difference::{Estimate, bend};
 use super::scores::{self, HostLoss};
 use super::{DIRECTIONS, Samples, Scale, norm, size};
 use crate::loss::Loss;
@@ -47,7 +47,7 @@ impl Slope {
 struct Walk {
     sample: usize,
     place: usize,
-    ladder: Ladder,
+    best: Estimate,
     said: f64,
     bend: f64,
     open: bool,
@@ -70,7 +70,7 @@ impl<'a> Probe<'a> {
                 .metadata("mohs.loss")
                 .and_then(|name| name.parse().ok())
                 .unwrap_or_default(),
-            probabilities: graph.softmax_removed,
+            probabilities: graph.softmax_removed || graph.of_probabilities,
         })
     }
 
@@ -144,7 +144,7 @@ impl<'a> Probe<'a> {
             .map(|number| Walk {
                 sample: number / (DIRECTIONS + 1),
                 place: number % (DIRECTIONS + 1),
-                ladder: Ladder::default(),
+                best: Estimate::NONE,
                 said: 0.0,
                 bend: 0.0,
                 open: true,
@@ -177,19 +177,18 @@ impl<'a> Probe<'a> {
                         let moved = &around.points[row * width..(row + 1) * width];
                         (losses[row], moved)
                     });
-                    let rounding = 4.0 * scale.epsilon * up.0.scale.max(down.0.scale).max(1e-3);
+                    let rounding = scale.epsilon * up.0.scale.max(down.0.scale).max(1e-3);
                     let sensitivity = up.0.sensitivity.max(down.0.sensitivity);
                     let noise = rounding * sensitivity / (2.0 * step);
                     // By how much the points differ in truth: they are rounded to what the input holds.
                     let expected = along(&gradients[walk.sample], up.1, down.1);
-                    let residual = (up.0.value - down.0.value - expected) / (2.0 * step);
-                    walk.ladder.push(residual, noise, scale.steps.ratio);
                     let middle = center[walk.sample].value;
-                    walk.bend = (up.0.value + down.0.value - 2.0 * middle).abs() / step;
+                    let (up, down) = (up.0.value - expected / 2.0, down.0.value + expected / 2.0);
+                    let estimate = Estimate::central(up, middle, down, step, noise);
+                    walk.best = walk.best.better(estimate);
+                    walk.bend = bend(up, middle, down, step);
                     let length = norm(&gradients[walk.sample]);
-                    let enough = 0.1 * scale.tolerance * length;
-                    let estimate = walk.ladder.estimate();
-                    walk.open = estimate.is_none_or(|estimate| estimate.uncertainty > enough);
+                    walk.open = walk.best.uncertainty > 0.2 * scale.tolerance * length;
                 }
             }
             step /= scale.steps.ratio;
@@ -197,10 +196,7 @@ impl<'a> Probe<'a> {
         Ok(walks
             .into_iter()
             .map(|walk| Slope {
-                residual: walk.ladder.estimate().unwrap_or(Estimate {
-                    slope: 0.0,
-                    uncertainty: f64::INFINITY,
-                }),
+                residual: walk.best,
                 said: walk.said,
                 bend: walk.bend,
             })

@@ -2,7 +2,7 @@
 
 use super::batch_norm::running;
 use super::objective::Head;
-use super::{BatchNorm, Mask, Objective, Trainable, TrainingGraph, TrainingOptions};
+use super::{BatchNorm, Dropped, Mask, Objective, Trainable, TrainingGraph, TrainingOptions};
 use crate::grad;
 use crate::graph::{Builder, Dim, Expr, Graph, Node, ValueId, passes};
 use crate::model::Error;
@@ -15,8 +15,7 @@ use std::collections::{HashMap, HashSet};
 pub(super) struct Forward<'g> {
     pub(super) builder: &'g Builder,
     pub(super) options: &'g TrainingOptions,
-    /// The input that keeps dropout nodes alive.
-    dropping: Option<ValueId>,
+    pub(super) dropped: &'g [Dropped],
     /// What stands in the place of a value of the model.
     pub(super) substitute: HashMap<ValueId, ValueId>,
     /// Each running statistic, and what it is after the nodes so far.
@@ -49,12 +48,19 @@ pub(super) fn derive(base: &Trainable, options: &TrainingOptions) -> Result<Trai
         .iter()
         .filter_map(|statistic| graph.find(&statistic.name));
     let statistics = statistics.map(|id| (id, id)).collect();
+    if let Objective::Pairing { tensor } = &options.objective {
+        // What lies behind the tensor is left out.
+        let end = gradient::wanted_value(&graph, tensor)?;
+        let info = gradient::declare(tensor, DType::F32, &[]);
+        graph.outputs = vec![(end, info)];
+        passes::prune(&mut graph);
+    }
     let nodes = std::mem::take(&mut graph.nodes);
     let builder = Builder::new(graph);
     let mut forward = Forward {
         builder: &builder,
         options,
-        dropping: base.dropping,
+        dropped: &base.dropped,
         substitute: HashMap::new(),
         statistics,
         masks: Vec::new(),
@@ -281,8 +287,8 @@ impl<'g> Forward<'g> {
                 BatchNorm::Train => return self.train_batch_norm(node),
                 BatchNorm::Running => self.add(running(node)),
             }
-        } else if node.is("Dropout") && node.input(2) == self.dropping {
-            return self.drop_out(&node);
+        } else if let Some(dropped) = self.dropped_by(&node) {
+            return self.drop_out(&node, &dropped);
         } else {
             self.add(node);
         }
@@ -416,13 +422,13 @@ fn require_inputs(graph: &mut Graph, base: &Trainable) -> HashSet<ValueId> {
         .flat_map(|node| graph.reads(node))
         .collect();
     let own = (base.parameters.iter().map(|parameter| &parameter.name))
-        .chain(base.statistics.iter().map(|statistic| &statistic.name));
+        .chain(base.statistics.iter().map(|statistic| &statistic.name))
+        .chain(base.dropped.iter().map(|dropped| &dropped.factor));
     let own: HashSet<ValueId> = own.filter_map(|name| graph.find(name)).collect();
     graph.inputs.retain(|(id, _)| read.contains(id));
     let all = std::mem::take(&mut graph.initializers);
-    let (open, fixed): (Vec<ValueId>, Vec<ValueId>) = all
-        .into_iter()
-        .partition(|id| own.contains(id) || base.dropping == Some(*id));
+    let (open, fixed): (Vec<ValueId>, Vec<ValueId>) =
+        all.into_iter().partition(|id| own.contains(id));
     graph.initializers = fixed;
     for id in open {
         graph.value_mut(id).initializer = None;

@@ -1,30 +1,34 @@
 //! Dropout by masks that are inputs.
 
 use super::derive::Forward;
-use super::{Dropout, Mask};
-use crate::graph::{Attributes, Expr, Fact, Node, ValueId};
+use super::{Dropout, Dropped, Mask};
+use crate::graph::{Expr, Fact, Graph, Node, ValueId};
 use crate::model::{Error, gradient};
 use crate::tensor::DType;
 
 impl<'g> Forward<'g> {
+    /// What a node drops from, where it stands for a dropout.
+    pub(super) fn dropped_by(&self, node: &Node) -> Option<Dropped> {
+        let factor = node.input(1).filter(|_| node.is("Mul"))?;
+        let find = |graph: &Graph| {
+            let name = graph.name(factor);
+            self.dropped.iter().find(|one| one.factor == name).cloned()
+        };
+        self.builder.with_graph(find)
+    }
+
     /// Adds what the node does by a mask: y = x / (1 − ratio) where the mask holds, else 0. Without dropout, y = x.
-    pub(super) fn drop_out(&mut self, node: &Node) -> Result<(), Error> {
-        let name = node.proto.name.clone().unwrap_or_default();
+    pub(super) fn drop_out(&mut self, node: &Node, dropped: &Dropped) -> Result<(), Error> {
         let operand = node.input(0);
         let x = self.expr(operand.ok_or_else(|| Error::Internal("dropout of nothing".into()))?)?;
-        let (value, mask) = if self.options.dropout == Dropout::Masks {
-            let ratio = ratio(self, node)?;
-            let mask = self.mask(&name, x, ratio)?;
-            ((x * (1.0 / (1.0 - ratio))).where_(mask), Some(mask))
-        } else {
-            (x, None)
+        let value = match self.options.dropout {
+            Dropout::Masks => {
+                let mask = self.mask(&dropped.node, x, dropped.ratio)?;
+                (x * (1.0 / (1.0 - dropped.ratio))).where_(mask)
+            }
+            Dropout::Off => x,
         };
         self.forward(node.output(0), value);
-        if node.output(1).is_some() {
-            let all = || self.builder.full(DType::Bool, &x.shape(), 1.0);
-            let mask = mask.unwrap_or_else(all);
-            self.forward(node.output(1), mask);
-        }
         Ok(())
     }
 
@@ -76,21 +80,4 @@ impl<'g> Forward<'g> {
             });
         }
     }
-}
-
-/// The part that a node drops: 0.5 where it does not say.
-fn ratio(forward: &Forward<'_>, node: &Node) -> Result<f64, Error> {
-    let Some(id) = node.input(1) else {
-        return Ok(node.float("ratio").map_or(0.5, f64::from));
-    };
-    let tensor = forward.builder.with_graph(|graph| graph.constant(id));
-    let ratio = tensor.and_then(|tensor| tensor.to_f64().first().copied());
-    ratio
-        .filter(|ratio| (0.0..1.0).contains(ratio))
-        .ok_or_else(|| {
-            Error::Unsuitable(format!(
-                "dropout node `{}` has no constant ratio in [0, 1); train without dropout",
-                node.proto.name.as_deref().unwrap_or_default()
-            ))
-        })
 }

@@ -214,7 +214,7 @@ impl Default for TrainingOptions {
 pub struct TrainingGraph {
     /// The graph, every value with its shape.
     pub graph: Graph,
-    /// The parameters whose gradients come out, in the file's order.
+    /// The parameters whose gradients come out, in the file's order; the graph may take others as inputs as well.
     pub parameters: Vec<Parameter>,
     /// The running statistics that are inputs, in the graph's order.
     pub statistics: Vec<Statistic>,
@@ -228,6 +228,16 @@ pub struct TrainingGraph {
     pub loss: ValueId,
     /// Whether the loss was taken on the logits below a final softmax.
     pub softmax_removed: bool,
+}
+
+/// A dropout of the file, which is a multiplication by an input of rank 0 until it is known what it is to do.
+#[derive(Debug, Clone)]
+struct Dropped {
+    /// The name of the input.
+    factor: String,
+    /// The name of the node.
+    node: String,
+    ratio: f64,
 }
 
 /// A model made ready for training: its weights are inputs, its shapes known, nothing of the weights folded.
@@ -245,8 +255,8 @@ pub struct Trainable {
     graph: Graph,
     input: ValueId,
     output: ValueId,
-    /// The input that keeps dropout nodes alive, where there are any.
-    dropping: Option<ValueId>,
+    /// The dropout nodes.
+    dropped: Vec<Dropped>,
     sha256: String,
     straight_through: bool,
 }

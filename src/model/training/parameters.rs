@@ -328,11 +328,14 @@ pub(super) fn first_layer(
     reached[from.index()] = true;
     let mut candidate = None;
     for (place, node) in graph.nodes.iter().enumerate() {
+        if is_of_shape(node) {
+            continue;
+        }
         let reads = graph.reads(node);
         let any = |table: &[bool]| reads.iter().any(|id| table[id.index()]);
         let (on_path, with_weights) = (any(&reached), any(&formed));
         for result in node.outputs.iter().flatten() {
-            reached[result.index()] = on_path;
+            reached[result.index()] |= on_path;
             formed[result.index()] = with_weights && !on_path;
             weighted[result.index()] = on_path && (with_weights || any(&weighted));
         }
@@ -356,12 +359,17 @@ pub(super) fn first_layer(
     candidate.filter(|id| *id != output)
 }
 
+/// Whether a node's result tells nothing of the elements of its operand.
+fn is_of_shape(node: &Node) -> bool {
+    node.is("Shape") || node.is("Size")
+}
+
 /// Whether `to` can be reached from `from` without passing through `cut`.
 fn is_reached_around(graph: &Graph, from: ValueId, cut: ValueId, to: ValueId) -> bool {
     let mut reached = vec![false; graph.value_count()];
     reached[from.index()] = true;
     for node in &graph.nodes {
-        if graph.reads(node).iter().any(|id| reached[id.index()]) {
+        if !is_of_shape(node) && graph.reads(node).iter().any(|id| reached[id.index()]) {
             for output in node.outputs.iter().flatten() {
                 reached[output.index()] = *output != cut;
             }

@@ -5,15 +5,13 @@
 
 use super::parameters::{self, Found, Slot};
 use super::untie::{is_float, untie};
-use super::{Parameter, Statistic, Trainable, TrainableOptions, pattern};
-use crate::graph::{Attributes, Graph, ValueId};
+use super::{Dropped, Parameter, Statistic, Trainable, TrainableOptions, pattern};
+use crate::graph::{Attributes, Graph, Node, ValueId};
 use crate::model::{Error, Model, ModelOptions, gradient, open};
+use crate::onnx::proto::NodeProto;
 use crate::onnx::to_tensor;
 use crate::tensor::{DType, Tensor};
 use std::collections::HashSet;
-
-/// The input that keeps dropout nodes from being simplified away.
-const DROPPING: &str = "mohs.dropping";
 
 pub(super) fn trainable(model: &Model, options: &TrainableOptions) -> Result<Trainable, Error> {
     if model.is_cut() {
@@ -32,7 +30,7 @@ pub(super) fn trainable(model: &Model, options: &TrainableOptions) -> Result<Tra
         .collect();
     let mut notes = Vec::new();
     // Everything that could be a weight is an input at first; with the functions inlined, its place tells what it is.
-    let (graph, output) = work_out(model, &base, options, &in_file, &mut notes)?;
+    let (graph, output, _) = work_out(model, &base, options, &in_file, &mut notes)?;
     let found = parameters::find(&graph, output);
     let (found, frozen) = freeze(&graph, found, &options.freeze)?;
     let order: Vec<String> = base
@@ -50,7 +48,7 @@ pub(super) fn trainable(model: &Model, options: &TrainableOptions) -> Result<Tra
         .chain(statistics.iter().map(|statistic| statistic.name.clone()))
         .collect();
     notes.clear();
-    let (graph, output) = work_out(model, &base, options, &kept, &mut notes)?;
+    let (graph, output, dropped) = work_out(model, &base, options, &kept, &mut notes)?;
     notes.extend(remarks(&graph, untied.len()));
     let input = graph
         .find(model.input())
@@ -60,7 +58,7 @@ pub(super) fn trainable(model: &Model, options: &TrainableOptions) -> Result<Tra
         frozen,
         statistics,
         notes,
-        dropping: graph.find(DROPPING),
+        dropped,
         graph,
         input,
         output,
@@ -76,17 +74,19 @@ fn work_out(
     options: &TrainableOptions,
     inputs: &HashSet<String>,
     notes: &mut Vec<String>,
-) -> Result<(Graph, ValueId), Error> {
+) -> Result<(Graph, ValueId, Vec<Dropped>), Error> {
     let settings = ModelOptions {
         keep: options.keep.clone(),
         ..model.options.clone()
     };
+    let mut dropped = Vec::new();
     let prepare = |graph: &mut Graph| {
         let version = graph.model.ir_version.unwrap_or_default();
         // From version 4 on, an initializer that is an input as well is no constant.
         graph.model.ir_version = Some(version.max(4));
         promote(graph, inputs);
-        keep_dropout(graph);
+        let dtype = Some(model.input_dtype()).filter(|dtype| dtype.is_float());
+        keep_dropout(graph, dtype.unwrap_or(DType::F32), &mut dropped)
     };
     let (graph, _) = open::work_out(
         base.clone(),
@@ -99,7 +99,7 @@ fn work_out(
     let output = graph
         .find(model.output())
         .ok_or_else(|| Error::Internal("the output was lost".into()))?;
-    Ok((graph, output))
+    Ok((graph, output, dropped))
 }
 
 /// Makes initializers inputs as well; all others are constants.
@@ -127,22 +127,75 @@ fn promote(graph: &mut Graph, names: &HashSet<String>) {
     }
 }
 
-/// Makes the training mode of each dropout an input, so that the node is not taken for one that does nothing.
-fn keep_dropout(graph: &mut Graph) {
-    if !graph.nodes.iter().any(|node| node.is("Dropout")) {
-        return;
-    }
-    let off = Tensor::Bool(ndarray::arr0(false).into_dyn());
-    let Some(dropping) = graph.add_named(DROPPING) else {
-        return;
+/// Puts a multiplication by an input in the place of each dropout, which would be simplified away; the input is 1 until masks are made of it.
+fn keep_dropout(graph: &mut Graph, dtype: DType, kept: &mut Vec<Dropped>) -> Result<(), Error> {
+    let one = match dtype {
+        DType::F64 => Tensor::F64(ndarray::arr0(1.0).into_dyn()),
+        DType::F16 => Tensor::F16(ndarray::arr0(half::f16::ONE).into_dyn()),
+        DType::BF16 => Tensor::BF16(ndarray::arr0(half::bf16::ONE).into_dyn()),
+        _ => Tensor::F32(ndarray::arr0(1.0).into_dyn()),
     };
-    graph.set_initializer(dropping, &off);
-    let info = gradient::declare(DROPPING, DType::Bool, &[]);
-    graph.inputs.push((dropping, info));
-    for node in graph.nodes.iter_mut().filter(|node| node.is("Dropout")) {
-        node.inputs.resize(3, None);
-        node.inputs[2] = Some(dropping);
+    let mut read: HashSet<ValueId> = graph
+        .nodes
+        .iter()
+        .flat_map(|node| graph.reads(node))
+        .collect();
+    read.extend(graph.outputs.iter().map(|(id, _)| *id));
+    let places: Vec<usize> = (0..graph.nodes.len())
+        .filter(|place| graph.nodes[*place].is("Dropout"))
+        .collect();
+    for place in places {
+        let node = graph.nodes[place].clone();
+        if node.output(1).is_some_and(|mask| read.contains(&mask)) {
+            return Err(Error::Unsuitable(format!(
+                "the mask of dropout node `{}` is used in the model; export it in evaluation mode",
+                node.proto.name.as_deref().unwrap_or_default()
+            )));
+        }
+        let name = node.proto.name.clone().unwrap_or_default();
+        let factor = graph.add_initializer(&format!("mohs.dropout.{name}"), &one);
+        let input = graph.name(factor).to_owned();
+        graph
+            .inputs
+            .push((factor, gradient::declare(&input, dtype, &[])));
+        kept.push(Dropped {
+            factor: input,
+            ratio: ratio(graph, &node)?,
+            node: name,
+        });
+        graph.nodes[place] = Node {
+            proto: NodeProto {
+                op_type: Some("Mul".into()),
+                name: node.proto.name.clone(),
+                ..NodeProto::default()
+            },
+            inputs: vec![node.input(0), Some(factor)],
+            outputs: vec![node.output(0)],
+        };
     }
+    Ok(())
+}
+
+/// The part that a dropout node drops: 0.5 where it does not say.
+fn ratio(graph: &Graph, node: &Node) -> Result<f64, Error> {
+    let Some(id) = node.input(1) else {
+        return Ok(0.5);
+    };
+    let made = graph
+        .nodes
+        .iter()
+        .find(|node| node.output(0) == Some(id) && node.is("Constant"));
+    let held = made.and_then(|node| to_tensor(node.attribute("value")?.t.as_ref()?).ok());
+    let tensor = held.or_else(|| graph.constant(id));
+    let ratio = tensor.and_then(|tensor| tensor.to_f64().first().copied());
+    ratio
+        .filter(|ratio| (0.0..1.0).contains(ratio))
+        .ok_or_else(|| {
+            Error::Unsuitable(format!(
+                "dropout node `{}` has no constant ratio in [0, 1), so it cannot be trained with",
+                node.proto.name.as_deref().unwrap_or_default()
+            ))
+        })
 }
 
 /// Turns the float tensors that `Constant` nodes hold into initializers.
@@ -313,9 +366,8 @@ fn remarks(graph: &Graph, untied: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Node;
     use crate::onnx::from_tensor;
-    use crate::onnx::proto::{ModelProto, NodeProto};
+    use crate::onnx::proto::ModelProto;
 
     #[test]
     fn constants_of_several_floats_become_initializers() {

@@ -6,11 +6,11 @@ use super::{
 };
 use crate::attack::Parameter;
 use crate::model::training::Trainable;
+use crate::runtime::Value;
 use crate::train::engine::{Batch, Engine, Feed, column};
 use crate::train::pass::{Ascent, PassSpec, Weights};
 use crate::train::start::Noise;
 use crate::train::{Error, Setting};
-use crate::runtime::Value;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -128,7 +128,9 @@ pub fn markdown() -> String {
             ..
         } = spec;
         let table = choice::parameter_table(spec.parameters);
-        text.push_str(&format!("\n### `{name}`\n\n{summary}.\n\n{what_it_does}\n\n{table}"));
+        text.push_str(&format!(
+            "\n### `{name}`\n\n{summary}.\n\n{what_it_does}\n\n{table}"
+        ));
         if !reference.is_empty() {
             text.push_str(&format!("\n{reference}\n"));
         }
@@ -230,6 +232,8 @@ fn total_loss(ran: &Ran) -> Result<f64, Error> {
 /// How many predictions are right.
 fn right(ran: &Ran, batch: &Batch) -> Result<u64, Error> {
     let predictions = ran.predictions()?.iter().zip(batch.labels()?);
-    let right = predictions.filter(|(prediction, label)| prediction == label);
+    let right = predictions
+        .take(batch.counted)
+        .filter(|(prediction, label)| prediction == label);
     Ok(right.count() as u64)
 }

@@ -232,15 +232,19 @@ def tensors(model):
 
 def gradients(module, model, x, labels, arrays, prefix):
     """Mean cross-entropy and its gradients, by the names of the file."""
-    parameters = dict(module.named_parameters())
     module.zero_grad()
     point = x.double().requires_grad_() if x.dtype.is_floating_point else x
-    logits = module(point)
-    losses = functional.cross_entropy(logits, labels, reduction="none")
+    losses = functional.cross_entropy(module(point), labels, reduction="none")
     losses.mean().backward()
-    arrays[f"{prefix}loss"] = losses.detach().numpy()
     if x.dtype.is_floating_point:
         arrays[f"{prefix}grad"] = SAMPLES * point.grad.numpy()
+    return keep(module, model, losses, arrays, prefix)
+
+
+def keep(module, model, losses, arrays, prefix):
+    """Keeps losses and the gradients that the parameters have, by the names of the file."""
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.grad is not None}
+    arrays[f"{prefix}loss"] = losses.detach().numpy()
     values = {name: parameter.detach() for name, parameter in parameters.items()}
     slopes = {name: parameter.grad for name, parameter in parameters.items()}
     stored = tensors(model)
@@ -253,6 +257,47 @@ def gradients(module, model, x, labels, arrays, prefix):
                 arrays[f"{prefix}grad.{name}"] = slope.numpy()
                 found.add(name)
     return found
+
+
+def trades(module, model, x, labels, generator, arrays):
+    """Cross-entropy plus 6 KL(clean ‖ adversarial), and the gradient of the KL alone by the adversarial input."""
+    adversarial = (x + 0.3 * torch.randn(x.shape, generator=generator)).double().requires_grad_()
+    clean, moved = module(x.double()), module(adversarial)
+    apart = functional.kl_div(functional.log_softmax(moved, 1), functional.softmax(clean, 1), reduction="none").sum(1)
+    losses = functional.cross_entropy(clean, labels, reduction="none") + 6 * apart
+    module.zero_grad()
+    losses.mean().backward(retain_graph=True)
+    keep(module, model, losses, arrays, "trades.")
+    arrays["adversarial"] = adversarial.detach().float().numpy()
+    arrays["divergence.loss"] = apart.detach().numpy()
+    arrays["divergence.grad"] = torch.autograd.grad(apart.sum(), adversarial)[0].numpy()
+    arrays["reference"] = clean.detach().float().numpy()
+
+
+def perturbed(module, model, ids, labels, generator, arrays):
+    """A perturbation of what the token embedding gives: its gradient, and that of the parameters."""
+    perturbation = torch.randn(*ids.shape, 8, generator=generator).double().requires_grad_()
+    hook = module.embedding.register_forward_hook(lambda _, __, output: output + perturbation)
+    losses = functional.cross_entropy(module(ids), labels, reduction="none")
+    module.zero_grad()
+    losses.mean().backward()
+    hook.remove()
+    keep(module, model, losses, arrays, "perturbed.")
+    arrays["perturbed.grad"] = SAMPLES * perturbation.grad.numpy()
+    arrays["perturbation"] = perturbation.detach().float().numpy()
+
+
+def pairing(module, model, x, generator, arrays):
+    """The inner product of what the first convolution gives with a given cotangent."""
+    point = x.double().requires_grad_()
+    result = module.conv1(point)
+    cotangent = torch.randn(result.shape, generator=generator).double()
+    losses = (cotangent * result).sum((1, 2, 3))
+    module.zero_grad()
+    losses.mean().backward()
+    keep(module, model, losses, arrays, "pairing.")
+    arrays["pairing.grad"] = SAMPLES * point.grad.numpy()
+    arrays["cotangent"] = cotangent.float().numpy()
 
 
 def main():
@@ -277,6 +322,12 @@ def main():
         arrays = {"x": x.numpy(), "labels": labels.numpy()}
         module = module.double().eval()
         found = gradients(module, model, x, labels, arrays, "")
+        if name == "perceptron-legacy13":
+            trades(module, model, x, labels, generator, arrays)
+        if name == "transformer-legacy17":
+            perturbed(module, model, x, labels, generator, arrays)
+        if name == "convolutional-legacy17":
+            pairing(module, model, x, generator, arrays)
         if build is Convolutional:
             module.train()
             gradients(module, model, x, labels, arrays, "train.")

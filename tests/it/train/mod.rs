@@ -1,0 +1,3 @@
+//! Training: against PyTorch, and whole runs.
+
+mod methods;
