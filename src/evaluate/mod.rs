@@ -264,7 +264,7 @@ pub fn evaluate(
     let mut setup_seconds = start.elapsed().as_secs_f64();
     let batch_size = config
         .batch_size
-        .unwrap_or_else(|| default_batch(data.sample_len()));
+        .unwrap_or_else(|| default_batch(model.sample_shape().iter().product()));
     let targets = rival_count(config);
     let (clean, mut runtime_seconds) =
         judge_clean(&mut judge, model, data, config.bounds, targets)?;
@@ -408,7 +408,7 @@ impl Watched<'_> {
         };
         // The control goes away from the label, whatever the attack goes toward.
         let control = attack::Pgd {
-            loss: attack.loss(),
+            loss: gradients.loss(attack.as_ref()),
             ..attack::Pgd::default()
         };
         let gradient = gradients.get(&control)?;
@@ -424,7 +424,7 @@ impl Watched<'_> {
         };
         found.extend(diagnose::control::run(
             &job,
-            attack.loss(),
+            control.loss,
             gradient,
             judge,
         )?);
@@ -475,7 +475,7 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// A batch that keeps the device busy and fits its memory: large for small samples.
+/// A batch that keeps the device busy and fits its memory: large where what is perturbed of a sample is small.
 fn default_batch(width: usize) -> usize {
     (1_000_000 / width.max(1))
         .clamp(16, 256)
@@ -583,9 +583,15 @@ impl<'a> Gradients<'a> {
         }
     }
 
+    /// The loss that the attack follows on this model.
+    fn loss(&self, attack: &dyn Attack) -> attack::Loss {
+        let classes = self.model.classes();
+        classes.map_or(attack.loss(), |classes| attack.loss_for(classes))
+    }
+
     fn get(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
-        let loss = attack.loss();
         let targeted = attack.targets() > 0;
+        let loss = self.loss(attack);
         if let Some(found) = self.derived.get(&(loss, targeted)) {
             return Ok(Arc::clone(found));
         }
