@@ -185,7 +185,10 @@ mod tests {
 
     #[test]
     fn other_norms_are_refused_with_the_attack_to_use() {
-        let message = Ddn::default().check_norm(Norm::Linf).unwrap_err().to_string();
+        let message = Ddn::default()
+            .check_norm(Norm::Linf)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("fmn"), "{message}");
         assert!(Ddn::default().check_norm(Norm::L2).is_ok());
     }

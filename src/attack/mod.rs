@@ -7,11 +7,14 @@
 //! What attacks have in common (directions, projections) is in [`geometry`].
 //! Start at [`AttackPlan::parse`] for the attacks that a user asked for, at [`Attack`] to write one.
 
+mod apgd;
 pub mod array;
 mod boundary;
 mod crossing;
+mod cw;
 mod ddn;
 mod error;
+mod expectation;
 mod fab;
 mod fgm;
 mod fgsm;
@@ -22,6 +25,7 @@ mod hopskipjump;
 pub mod host;
 #[cfg(test)]
 mod linear;
+mod mi_fgsm;
 mod pgd;
 mod plan;
 #[cfg(test)]
@@ -33,6 +37,8 @@ mod square;
 
 pub use crate::loss::Loss;
 pub use boundary::Boundary;
+pub use cw::Cw;
+pub use apgd::Apgd;
 pub use ddn::Ddn;
 pub use error::Error;
 pub use fab::Fab;
@@ -40,6 +46,7 @@ pub use fgm::Fgm;
 pub use fgsm::Fgsm;
 pub use fmn::Fmn;
 pub use hopskipjump::HopSkipJump;
+pub use mi_fgsm::MiFgsm;
 pub use pgd::Pgd;
 pub(crate) use plan::read_value;
 pub use plan::{AttackPlan, Planned};
@@ -57,9 +64,12 @@ pub const ATTACKS: &[AttackSpec] = &[
     fgsm::SPEC,
     fgm::SPEC,
     pgd::SPEC,
+    mi_fgsm::SPEC,
+    apgd::SPEC,
     fab::SPEC,
     fmn::SPEC,
     ddn::SPEC,
+    cw::SPEC,
     square::SPEC,
     hopskipjump::SPEC,
     boundary::SPEC,
@@ -118,6 +128,11 @@ pub trait Attack: fmt::Debug + Send + Sync {
 
     /// The loss whose gradient the attack follows, upwards; with a target class, that class takes the place of all others.
     fn loss(&self) -> Loss;
+
+    /// The loss for a model of so many classes: another one than [`Attack::loss`] where that is not defined for so few.
+    fn loss_for(&self, _classes: usize) -> Loss {
+        self.loss()
+    }
 
     /// The length of a step where the ball's radius is `epsilon`.
     fn step_size(&self, epsilon: f64) -> f64;

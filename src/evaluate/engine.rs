@@ -61,6 +61,9 @@ impl<'a, A: ?Sized> Job<'a, A> {
     }
 }
 
+/// How far beyond the radius a point may be to be judged, brought back into the ball: more than any rounding, less than anything else.
+const NEAR: f64 = 1.01;
+
 /// What running a job has shown besides the outcomes.
 pub(super) struct Ran {
     pub(super) setup_seconds: f64,
@@ -198,7 +201,13 @@ impl Engine<'_, '_> {
         self.runtime_seconds += spent;
         let (steps, goal) = (self.job.attack.steps(), self.job.attack.goal());
         let Config { norm, keep, .. } = *self.job.config;
-        let judged =
+        let epsilons = &self.job.config.epsilons;
+        let judged = |chain: &Chain, point: &[f32]| match goal {
+            // Some attacks look in a larger ball first.
+            Goal::Radius => norm.distance(&chain.clean, point) <= NEAR * epsilons[chain.epsilon],
+            Goal::MinimumNorm => chain.is_nearer(norm, point),
+        };
+        let judged_last =
             |chain: &Chain, point: &[f32]| goal == Goal::Radius || chain.is_nearer(norm, point);
         let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
         let mut proposals = Vec::new();
@@ -210,10 +219,10 @@ impl Engine<'_, '_> {
             if !magnitudes[slot].is_finite() {
                 // There is no next point; the current one is what this restart came to.
                 chain.give_up(steps);
-                proposals.push(Proposal {
-                    slot,
-                    point: self.program.point(slot)?,
-                });
+                let point = self.program.point(slot)?;
+                if judged_last(chain, &point) {
+                    proposals.push(Proposal { slot, point });
+                }
                 continue;
             }
             if magnitudes[slot] == 0.0 {
@@ -228,7 +237,7 @@ impl Engine<'_, '_> {
             }
             if chain.step == steps {
                 let point = advance.point(slot)?;
-                if judged(chain, &point) {
+                if judged_last(chain, &point) {
                     proposals.push(Proposal { slot, point });
                 }
             }

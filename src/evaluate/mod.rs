@@ -408,7 +408,7 @@ impl Watched<'_> {
         };
         // The control goes away from the label, whatever the attack goes toward.
         let control = attack::Pgd {
-            loss: attack.loss(),
+            loss: gradients.loss(attack.as_ref()),
             ..attack::Pgd::default()
         };
         let gradient = gradients.get(&control)?;
@@ -424,7 +424,7 @@ impl Watched<'_> {
         };
         found.extend(diagnose::control::run(
             &job,
-            attack.loss(),
+            control.loss,
             gradient,
             judge,
         )?);
@@ -583,9 +583,15 @@ impl<'a> Gradients<'a> {
         }
     }
 
+    /// The loss that the attack follows on this model.
+    fn loss(&self, attack: &dyn Attack) -> attack::Loss {
+        let classes = self.model.classes();
+        classes.map_or(attack.loss(), |classes| attack.loss_for(classes))
+    }
+
     fn get(&mut self, attack: &dyn Attack) -> Result<Arc<GradientGraph>, Error> {
-        let loss = attack.loss();
         let targeted = attack.targets() > 0;
+        let loss = self.loss(attack);
         if let Some(found) = self.derived.get(&(loss, targeted)) {
             return Ok(Arc::clone(found));
         }

@@ -86,13 +86,13 @@ impl OutputFolder {
                 });
             }
         };
-        let mut folder = Folder {
+        let lock = lock::FolderLock::take(path)?;
+        let folder = Folder {
             path: path.into(),
             made_here,
-            _lock: None,
+            _lock: lock,
             _parent: above,
         };
-        folder._lock = lock::FolderLock::take(path)?;
         Ok(OutputFolder {
             inner: Arc::new(folder),
         })
