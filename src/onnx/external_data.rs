@@ -1,6 +1,8 @@
 //! Tensors whose elements lie in another file than the model.
 
-use super::proto::{AttributeProto, DataLocation, GraphProto, StringStringEntryProto, TensorProto};
+use super::proto::{
+    AttributeProto, DataLocation, GraphProto, NodeProto, StringStringEntryProto, TensorProto,
+};
 use super::{Error, ModelProto};
 use bytes::Bytes;
 use prost::Message;
@@ -118,6 +120,13 @@ pub(super) fn attach(model: &mut ModelProto, folder: &Path) -> Result<(), Error>
 
 /// The model with the elements that were read from other files inside, and no word of those files.
 pub(super) fn inlined(model: &ModelProto) -> Cow<'_, ModelProto> {
+    let in_functions = || {
+        let mut functions = model.functions.iter();
+        functions.any(|function| nodes_have_external(&function.node))
+    };
+    if !model.graph.as_ref().is_some_and(graph_has_external) && !in_functions() {
+        return Cow::Borrowed(model);
+    }
     let mut inlined = model.clone();
     let mut changed = false;
     let result = each_tensor(&mut inlined, &mut |tensor| {
@@ -134,6 +143,24 @@ pub(super) fn inlined(model: &ModelProto) -> Cow<'_, ModelProto> {
         Ok(()) if changed => Cow::Owned(inlined),
         _ => Cow::Borrowed(model),
     }
+}
+
+/// Whether a tensor of the nodes or of their subgraphs was read from another file.
+fn nodes_have_external(nodes: &[NodeProto]) -> bool {
+    let is_external = |tensor: &TensorProto| !tensor.external_data.is_empty();
+    let in_attribute = |attribute: &AttributeProto| {
+        attribute.t.as_ref().is_some_and(is_external)
+            || attribute.tensors.iter().any(is_external)
+            || attribute.g.as_ref().is_some_and(graph_has_external)
+            || attribute.graphs.iter().any(graph_has_external)
+    };
+    let mut attributes = nodes.iter().flat_map(|node| &node.attribute);
+    attributes.any(in_attribute)
+}
+
+fn graph_has_external(graph: &GraphProto) -> bool {
+    let is_external = |tensor: &TensorProto| !tensor.external_data.is_empty();
+    graph.initializer.iter().any(is_external) || nodes_have_external(&graph.node)
 }
 
 /// Whether the model's elements have to go to a file of their own: because they came from one, or for their size.

@@ -1009,3 +1009,19 @@ fn what_must_be_given_is_named() {
     For more information, try '--help'.
     ");
 }
+
+#[test]
+fn paths_may_have_commas_where_the_files_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let [samples, labels] = ["a,b.npy", "c,d.npy"].map(|name| folder.path().join(name));
+    let text = |path: &std::path::Path| path.display().to_string();
+    let both = format!("{},{}", text(&samples), text(&labels));
+    let parse = |text: &str| text.parse::<DataPaths>();
+    assert!(parse(&both).is_err());
+    std::fs::write(&samples, "").unwrap();
+    std::fs::write(&labels, "").unwrap();
+    let found = parse(&both).unwrap();
+    assert_eq!((found.samples, found.labels), (samples.clone(), Some(labels)));
+    let one = parse(&text(&samples)).unwrap();
+    assert_eq!((one.samples, one.labels), (samples, None));
+}

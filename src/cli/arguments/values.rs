@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 impl ValueEnum for Norm {
@@ -136,6 +136,9 @@ impl FromStr for DataPaths {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
+        if let Some(paths) = DataPaths::with_commas(text) {
+            return Ok(paths);
+        }
         let mut paths = text.split(',');
         let (samples, labels) = (paths.next().unwrap_or_default(), paths.next());
         if samples.is_empty() || labels.is_some_and(str::is_empty) {
@@ -147,6 +150,31 @@ impl FromStr for DataPaths {
         Ok(DataPaths {
             samples: samples.into(),
             labels: labels.map(PathBuf::from),
+        })
+    }
+}
+
+impl DataPaths {
+    /// Paths that have commas in themselves: told by the files that are there.
+    fn with_commas(text: &str) -> Option<Self> {
+        if !text.contains(',') {
+            return None;
+        }
+        let is_file = |path: &str| Path::new(path).is_file();
+        if is_file(text) {
+            return Some(DataPaths {
+                samples: text.into(),
+                labels: None,
+            });
+        }
+        let mut places = text
+            .match_indices(',')
+            .map(|(place, _)| text.split_at(place));
+        let (samples, labels) =
+            places.find(|(samples, labels)| is_file(samples) && is_file(&labels[1..]))?;
+        Some(DataPaths {
+            samples: samples.into(),
+            labels: Some(labels[1..].into()),
         })
     }
 }
