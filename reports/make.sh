@@ -12,6 +12,8 @@ report() { # MODEL NORM ATTACKS RADII
     # A row per sample comes with it, a megabyte for each report: not kept.
     rm "$out/samples.csv"
     mv "$out/summary.csv" "$out.csv"
+    mv "$out/report.html" "$out.html"
+    rm "$out/report.json"
     rmdir "$out"
 }
 

@@ -25,6 +25,7 @@ mod parameters;
 mod quantized;
 mod references;
 mod registry;
+mod report;
 mod sources;
 mod train;
 

@@ -4,6 +4,7 @@ use crate::sources::{Source, root, rust_files};
 use mohs::attack::ATTACKS;
 use mohs::data::READERS;
 use mohs::grad::rules::FAMILIES;
+use mohs::report::FORMATS;
 use std::path::Path;
 
 /// The files that declare a file as their module, of which one has to.
@@ -75,6 +76,15 @@ fn every_reader_is_in_its_table() {
         .iter()
         .filter(|source| source.code.contains("\nimpl Reader for "));
     assert_eq!(readers.count(), READERS.len());
+}
+
+#[test]
+fn every_format_is_in_its_table() {
+    let files = rust_files("src/report");
+    let formats = files
+        .iter()
+        .filter(|source| source.code.contains("\nimpl Format for "));
+    assert_eq!(formats.count(), FORMATS.len());
 }
 
 #[test]

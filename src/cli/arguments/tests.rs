@@ -70,7 +70,17 @@ fn every_command_has_an_example_and_fits_80_columns() {
     assert_eq!(
         names,
         [
-            "evaluate", "gate", "compare", "gradient", "inspect", "demo", "doctor", "list"
+            "evaluate",
+            "gate",
+            "compare",
+            "gradient",
+            "train",
+            "inspect",
+            "demo",
+            "doctor",
+            "list",
+            "completions",
+            "man"
         ]
     );
     for name in names {
@@ -95,17 +105,23 @@ fn help_of_mohs() {
     Usage: mohs [OPTIONS] <COMMAND>
 
     Commands:
-      evaluate  Attacks a model on a data set and reports how robust it is
-      gate      Evaluates a model and fails where it falls short of thresholds
-      compare   Compares two reports sample by sample: which model is more robust?
-      gradient  Derives the gradient graph of a model and writes it as ONNX
-      inspect   Shows a model's inputs, outputs and operators, and whether it can be
-                differentiated
-      demo      Attacks two small models and shows their robustness side by side
-      doctor    Shows which ONNX Runtime and which devices are used, and why
-      list      Lists the attacks with their parameters, or the operators that can
-                be differentiated
-      help      Print this message or the help of the given subcommand(s)
+      evaluate     Attacks a model on a data set and reports how robust it is
+      gate         Evaluates a model and fails where it falls short of thresholds
+      compare      Compares two reports sample by sample: which model is more
+                   robust?
+      gradient     Derives the gradient graph of a model, writes it as ONNX, or
+                   checks it
+      train        Trains a model to withstand perturbations, and writes it with new
+                   weights
+      inspect      Shows a model's inputs, outputs and operators, and whether it can
+                   be differentiated
+      demo         Attacks two small models and shows their robustness side by side
+      doctor       Shows which ONNX Runtime and which devices are used, and why
+      list         Lists the attacks, the methods of training, or the operators that
+                   can be differentiated
+      completions  Prints completions for a shell
+      man          Writes manual pages, one per command
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -q, --quiet
@@ -125,7 +141,8 @@ fn help_of_mohs() {
       mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255
       mohs evaluate --help
 
-    Exit codes: 0 fine; 1 a gate failed; 2 bad usage or bad input; 3 the runtime or
+    Exit codes: 0 fine; 1 a gate or a check failed; 2 bad usage or bad input; 3 the
+    runtime or
     the device failed.
     ");
 }
@@ -135,7 +152,7 @@ fn help_of_evaluate() {
     insta::assert_snapshot!(help_of("evaluate"), @r"
     Attacks a classifier on every sample of a data set, within a ball of radius ε,
     with exact gradients derived from the model itself. Shows a summary table; with
-    --out, also writes summary.csv and samples.csv.
+    --out, also writes the report as CSV, JSON and a page for the browser.
 
     Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> --epsilon <RADII> <MODEL>
 
@@ -261,7 +278,26 @@ fn help_of_evaluate() {
 
     Results:
           --out <DIR>
-              Write summary.csv and samples.csv into this folder
+              Write the report into this folder
+
+          --format <FORMATS>
+              The forms of the report
+
+              Possible values:
+              - samples:  samples.csv: A row per sample, attack and ε
+              - summary:  summary.csv: A row per attack and ε, and one per ε over
+                all attacks
+              - json:     report.json: Everything but the single samples, for
+                programs
+              - html:     report.html: A page with curves, table and gallery, in one
+                file
+              - markdown: report.md: A page for pull requests and wikis
+              - junit:    junit.xml: A test case per threshold (without thresholds,
+                per attack and ε), for CI servers
+              - sarif:    report.sarif: Failed checks and diagnostics as SARIF
+                2.1.0, for code scanning
+
+              [default: samples,summary,json,html]
 
           --save-adversarial <FILE.npz>
               Write the adversarial examples into this .npz file
@@ -314,7 +350,12 @@ fn help_of_gradient() {
     gives the model's outputs, `loss` (one per sample) and `grad` (the shape of the
     input).
 
-    Usage: mohs gradient [OPTIONS] --out <FILE> <MODEL>
+    With --check, the gradient is compared with differences of the model's own loss
+    on samples, along the gradient and along random directions at ever smaller
+    steps, and what was found is printed; where they disagree, or nothing can be
+    told, the exit code is 1 and no file is written.
+
+    Usage: mohs gradient [OPTIONS] <MODEL>
 
     Arguments:
       <MODEL>
@@ -333,6 +374,13 @@ fn help_of_gradient() {
               - dlr:           Difference of logits ratio (Croce and Hein 2020)
 
               [default: cross-entropy]
+
+          --check <DATA[,LABELS]>
+              Compare the gradient with differences of the model's loss on these
+              samples: the first 32, or --limit
+
+          --gradient <FILE>
+              Check this gradient graph, made elsewhere, instead of deriving one
 
       -q, --quiet
               Say nothing on stderr but errors; show no progress bar
@@ -365,6 +413,48 @@ fn help_of_gradient() {
               Pass gradients straight through rounding, signs and quantisation,
               which have none of their own
 
+    Data:
+          --x-key <KEY>
+              The name of the samples in an .npz file [default: x]
+
+          --y-key <KEY>
+              The name of the labels in an .npz file [default: y]
+
+          --label-column <COLUMN>
+              The label's column in a .csv file, by name or by position from 0
+              [default: label]
+
+          --scale <FACTOR>
+              Multiply the data by this [default: 1/255 for integers where the
+              bounds are 0,1; else 1]
+
+          --layout <LAYOUT>
+              The order of axes in the data, where it is not the model's
+
+              Possible values:
+              - nchw: Channels first
+              - nhwc: Channels last
+
+          --offset <N>
+              Skip this many samples
+
+              [default: 0]
+
+          --limit <N>
+              Use at most this many samples
+
+          --mean <A,B,C>
+              Subtract these means inside the model, one per channel, so that ε
+              counts in the data's own space
+
+          --std <A,B,C>
+              Divide by these standard deviations inside the model, one per channel
+
+          --bounds <LOW,HIGH>
+              The smallest and the largest valid value of the data, or none
+
+              [default: 0,1]
+
     Runtime:
           --device <DEVICE>
               Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
@@ -382,6 +472,8 @@ fn help_of_gradient() {
       mohs gradient model.onnx -o gradient.onnx
       mohs gradient model.onnx -o gradient.onnx --loss margin
       mohs gradient bert.onnx -o gradient.onnx --wrt embeddings
+      mohs gradient model.onnx --check test.npz --limit 100
+      mohs gradient model.onnx --check test.npz --gradient from-jax.onnx
     ");
 }
 
@@ -507,7 +599,8 @@ fn help_of_doctor() {
 fn help_of_list() {
     insta::assert_snapshot!(help_of("list"), @"
     Lists what this version of mohs knows: the attacks with their parameters and
-    defaults, or the ONNX operators that it can differentiate.
+    defaults, the methods of training, or the ONNX operators that it can
+    differentiate.
 
     Usage: mohs list [OPTIONS] <WHAT>
 
@@ -517,6 +610,8 @@ fn help_of_list() {
 
               Possible values:
               - attacks:   The attacks with their parameters
+              - methods:   The methods of training with their parameters, optimizers
+                and schedules
               - operators: The operators that can be differentiated
 
     Options:
@@ -531,6 +626,7 @@ fn help_of_list() {
 
     Examples:
       mohs list attacks
+      mohs list methods
       mohs list operators
     ");
 }
