@@ -3,9 +3,10 @@
 use super::arguments::{BatchSize, EvaluateArguments, Keep, ModelArguments, Verbosity};
 use super::dataset;
 use super::exit::{Blame, Failure};
-use super::missing;
 use super::github;
-use super::output::OutputFile;
+use super::minimal::Search;
+use super::missing;
+use super::output::{OutputFile, commit};
 use super::progress::{Position, Progress};
 use super::provenance;
 use super::recorder::{Files, Recorder, written};
@@ -25,17 +26,41 @@ use std::path::Path;
 pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
     let mut prepared = Prepared::new(arguments)?;
     let files = std::mem::take(&mut prepared.files);
-    let progress = Progress::new(verbosity);
-    let evaluated = perform(&prepared.work(), files, &progress, None)?;
-    let remarks = Remarks {
-        epsilons: prepared.epsilons.clone(),
-        parameters: provenance::asked(arguments),
-        ..Remarks::default()
+    let search = Search::open(arguments, files.folder())?;
+    let evaluated = if prepared.epsilons.is_empty() {
+        None
+    } else {
+        let progress = Progress::new(verbosity);
+        Some(perform(&prepared.work(), files, &progress, None)?)
     };
-    let document = evaluated.write(&prepared.work(), remarks)?;
+    let searched = search.map(|search| search.run(&prepared, verbosity));
+    let (found, file) = searched.transpose()?.unwrap_or_default();
+    let files: Vec<OutputFile> = file.into_iter().collect();
+    let document = match evaluated {
+        Some(evaluated) => {
+            let remarks = Remarks {
+                epsilons: prepared.epsilons.clone(),
+                parameters: provenance::asked(arguments),
+                files,
+                ..Remarks::default()
+            };
+            Some(evaluated.write(&prepared.work(), remarks)?)
+        }
+        None => {
+            commit(files).or_bad_input()?;
+            None
+        }
+    };
     say_where(arguments);
-    print(&results(&document)).or_bad_input()?;
-    github::tell(&document).or_bad_input()
+    let mut text = document.as_ref().map(results).unwrap_or_default();
+    if !text.is_empty() && !found.is_empty() {
+        text.push('\n');
+    }
+    print(&(text + &found)).or_bad_input()?;
+    match &document {
+        Some(document) => github::tell(document).or_bad_input(),
+        None => Ok(()),
+    }
 }
 
 /// The table and what was noticed, for the terminal.
@@ -54,7 +79,9 @@ pub(super) fn results(document: &Document) -> String {
 /// Says what was written.
 pub(super) fn say_where(arguments: &EvaluateArguments) {
     if let Some(folder) = &arguments.out {
-        tracing::info!("{} are in {}", written(arguments), folder.display());
+        let names = written(arguments);
+        let are = if names.len() == 1 { "is" } else { "are" };
+        tracing::info!("{} {are} in {}", names.join(", "), folder.display());
     }
     if let Some(file) = &arguments.save_adversarial {
         tracing::info!("the adversarial examples are in {}", file.display());
@@ -80,7 +107,8 @@ impl Prepared {
             missing::require(path, &[".onnx"])?;
         }
         let files = Files::open(arguments)?;
-        let unfitted = Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
+        let unfitted =
+            Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
         let model = open_model(&arguments.model, arguments)?;
         let dataset = fitted(unfitted, arguments, &model)?;
         let gradient = match &arguments.gradient {
@@ -163,7 +191,11 @@ pub(super) fn fitted(
     model: &Model,
 ) -> Result<Dataset, Failure> {
     let dataset = dataset
-        .prepared(&dataset::preparation(&arguments.reading, bounds(arguments), model))
+        .prepared(&dataset::preparation(
+            &arguments.reading,
+            bounds(arguments),
+            model,
+        ))
         .or_bad_input()?;
     for note in dataset.notes() {
         tracing::info!("{note}");
@@ -278,13 +310,26 @@ impl Observer for Watching<'_> {
     }
 
     fn progress(&mut self, progress: evaluate::Progress) {
+        Showing(self.progress).progress(progress);
+    }
+}
+
+/// Progress alone.
+pub(super) struct Showing<'a>(pub(super) &'a Progress);
+
+impl Observer for Showing<'_> {
+    fn outcome(&mut self, _: &SampleOutcome) -> Result<(), ObserverError> {
+        Ok(())
+    }
+
+    fn progress(&mut self, progress: evaluate::Progress) {
         let evaluate::Progress {
             done,
             total,
             broken,
             gradients,
         } = progress;
-        self.progress.update(Position {
+        self.0.update(Position {
             done,
             total,
             broken,
@@ -319,7 +364,7 @@ fn bounds(arguments: &EvaluateArguments) -> Bounds {
 }
 
 /// Whose fault an error of the evaluation is.
-fn blame(error: evaluate::Error) -> Failure {
+pub(super) fn blame(error: evaluate::Error) -> Failure {
     match error {
         evaluate::Error::Model(error) => session::blame(error),
         error => Failure::bad_input(error),

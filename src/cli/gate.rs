@@ -3,10 +3,11 @@
 use super::arguments::{EvaluateArguments, GateArguments, ModelArguments, Verbosity};
 use super::compare::ComparisonFiles;
 use super::config::{ConfigError, FILE, template};
-use super::evaluate::{self, Prepared, Remarks, Work, perform, results, say_where};
 use super::dataset;
+use super::evaluate::{self, Prepared, Remarks, Work, perform, results, say_where};
 use super::exit::{Blame, Failure};
 use super::github;
+use super::minimal::Search;
 use super::output::{OutputFile, commit};
 use super::progress::Progress;
 use super::provenance;
@@ -33,6 +34,11 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     // Everything that can be refused is, before anything runs.
     let config = evaluate::config(&arguments.evaluate)?;
     let radii = evaluate::radii(&arguments.evaluate);
+    if radii.is_empty() {
+        return Err(Failure::bad_input(anyhow!(
+            "a gate needs radii to attack at: give --epsilon"
+        )));
+    }
     thresholds
         .check(config.norm, &radii, baseline.is_some())
         .or_bad_input()?;
@@ -61,6 +67,7 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     let mut now = Sheet::new();
     let noted = before.is_some().then_some(&mut now);
     let files = std::mem::take(&mut prepared.files);
+    let search = Search::open(&arguments.evaluate, files.folder())?;
     let progress = Progress::new(verbosity);
     let mut evaluated = perform(&prepared.work(), files, &progress, noted)?;
     let compared = before
@@ -74,10 +81,13 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     });
     let unclear = thresholds.diagnose(&verdict);
     evaluated.report.diagnostics.extend(unclear);
-    let further = match (comparison_files, &compared) {
+    let mut further = match (comparison_files, &compared) {
         (Some(files), Some(compared)) => files.write(compared)?,
         _ => Vec::new(),
     };
+    let searched = search.map(|search| search.run(&prepared, verbosity));
+    let (found, file) = searched.transpose()?.unwrap_or_default();
+    further.extend(file);
     let remarks = Remarks {
         epsilons: prepared.epsilons.clone(),
         verdict: Some(verdict),
@@ -88,6 +98,10 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     let document = evaluated.write(&prepared.work(), remarks)?;
     say_where(&arguments.evaluate);
     let mut text = results(&document);
+    if !found.is_empty() {
+        text.push('\n');
+        text.push_str(&found);
+    }
     if let Some(compared) = &document.comparison {
         text.push('\n');
         text.push_str(&comparison::render(compared, stdout_style()));
@@ -131,7 +145,7 @@ fn read_baseline(path: &Path) -> Result<Option<Sheet>, Failure> {
 /// What the plan will evaluate.
 fn cells(config: &Config) -> Vec<(String, Norm, f64)> {
     let attacks = config.attacks.attacks().iter();
-    let labels = attacks.map(|attack| attack.label());
+    let labels = attacks.map(crate::attack::Planned::label);
     labels
         .flat_map(|label| {
             let radii = config.epsilons.iter();
@@ -152,7 +166,8 @@ fn evaluate_baseline(
         ..arguments.model.clone()
     };
     let model = evaluate::open_model(&model, arguments)?;
-    let dataset = Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
+    let dataset =
+        Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
     let dataset = evaluate::fitted(dataset, arguments, &model)?;
     let work = Work {
         model: &model,

@@ -20,6 +20,7 @@ mod gradient;
 mod inspect;
 pub mod list;
 mod live;
+mod minimal;
 mod missing;
 pub mod output;
 pub mod progress;

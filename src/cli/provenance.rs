@@ -3,7 +3,7 @@
 use super::arguments::EvaluateArguments;
 use super::evaluate::Work;
 use super::exit::{Blame, Failure};
-use crate::attack::{ATTACKS, Attack};
+use crate::attack::{ATTACKS, Planned};
 use crate::data::sha256;
 use crate::evaluate::Keep;
 use crate::outcome::{AttackRecord, FileRecord, Provenance, timestamp};
@@ -88,7 +88,7 @@ pub(super) fn of(
             .attacks
             .attacks()
             .iter()
-            .map(|attack| attack_record(attack.as_ref()))
+            .map(attack_record)
             .collect(),
         parameters,
     })
@@ -136,7 +136,7 @@ fn joined<T: Display>(values: &[T]) -> String {
 }
 
 /// An attack's parameters: what its label says, and the defaults of all others.
-fn attack_record(attack: &dyn Attack) -> AttackRecord {
+fn attack_record(attack: &Planned) -> AttackRecord {
     let label = attack.label();
     let (name, given) = label.split_once(':').unwrap_or((&label, ""));
     let spec = ATTACKS.iter().find(|spec| spec.name == name);
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn an_attack_s_record_has_what_was_given_and_what_was_not() {
         let plan = AttackPlan::parse("pgd:steps=7").unwrap();
-        let record = attack_record(plan.attacks()[0].as_ref());
+        let record = attack_record(&plan.attacks()[0]);
         assert_eq!(record.label, "pgd:steps=7");
         assert_eq!(record.parameters["steps"], "7");
         assert_eq!(record.parameters["restarts"], "1");

@@ -23,15 +23,17 @@ pub(super) fn default_formats() -> Vec<String> {
 }
 
 /// The names of the files that the arguments ask for.
-pub(super) fn written(arguments: &EvaluateArguments) -> String {
-    let asked = |name: &str| arguments.format.iter().any(|format| format == name);
+pub(super) fn written(arguments: &EvaluateArguments) -> Vec<&'static str> {
+    let attacked = !arguments.epsilon.is_empty();
+    let asked = |name: &str| attacked && arguments.format.iter().any(|format| format == name);
     let samples = asked(SAMPLES).then_some("samples.csv");
     let others = FORMATS.iter().filter(|format| asked(format.name()));
-    let names: Vec<&str> = samples
+    let minimal = arguments.minimal_epsilon.is_some();
+    samples
         .into_iter()
         .chain(others.map(|format| format.file_name()))
-        .collect();
-    names.join(", ")
+        .chain(minimal.then_some("minimal_epsilon.csv"))
+        .collect()
 }
 
 /// The files that an evaluation writes, opened before it starts.
@@ -51,7 +53,14 @@ impl Files {
         let mut files = match &arguments.out {
             Some(path) => {
                 let folder = OutputFolder::open(path).or_bad_input()?;
-                Files::in_folder(&folder, &arguments.format)?
+                if arguments.epsilon.is_empty() {
+                    Files {
+                        folder: Some(folder),
+                        ..Files::default()
+                    }
+                } else {
+                    Files::in_folder(&folder, &arguments.format)?
+                }
             }
             None => Files::default(),
         };

@@ -12,6 +12,7 @@ mod html;
 mod json;
 mod junit;
 pub mod markdown;
+pub mod minimal;
 pub mod number;
 mod sarif;
 mod style;

@@ -8,7 +8,7 @@ mod cell;
 mod reader;
 
 use super::{Document, Format};
-use crate::outcome::{ChangeRow, ComparisonRow, SampleOutcome, SummaryRow};
+use crate::outcome::{ChangeRow, ComparisonRow, MinimalRow, SampleOutcome, SummaryRow};
 use cell::Cell;
 pub use reader::{ReadError, RowReader};
 use std::fmt;
@@ -90,6 +90,8 @@ row!(ComparisonRow:
 );
 
 row!(ChangeRow: index, attack, norm, epsilon, change);
+
+row!(MinimalRow: index, label, attack, norm, minimal_epsilon, withstood);
 
 /// `summary.csv`
 #[derive(Debug)]
