@@ -12,6 +12,9 @@ report() { # MODEL NORM ATTACKS RADII
     # A row per sample comes with it, a megabyte for each report: not kept.
     rm "$out/samples.csv"
     mv "$out/summary.csv" "$out.csv"
+    # One page shows what a page is.
+    if [ "$1-$2" = standard-linf ]; then mv "$out/report.html" "$out.html"; else rm "$out/report.html"; fi
+    rm "$out/report.json"
     rmdir "$out"
 }
 

@@ -1,10 +1,11 @@
 //! `mohs demo`: two small models, one of them trained adversarially, side by side.
 
 use super::arguments::{DemoArguments, ModelArguments, Verbosity};
-use super::evaluate::{Files, Work, perform};
+use super::evaluate::{Remarks, Work, perform};
 use super::exit::{Blame, Failure};
 use super::output::OutputFolder;
 use super::progress::Progress;
+use super::recorder::{Files, default_formats};
 use super::session;
 use super::terminal::{print, stdout_style};
 use crate::attack::AttackPlan;
@@ -73,7 +74,7 @@ pub(super) fn run(arguments: &DemoArguments, verbosity: Verbosity) -> Result<(),
                 norm,
                 attacks,
                 radii,
-                Files::in_folder(&out)?,
+                Files::in_folder(&out, &default_formats())?,
                 verbosity,
             )?;
             summary.rows.extend(part.rows);
@@ -153,14 +154,15 @@ fn attack(
         config: &config,
         gradient: None,
     };
-    let report = perform(&work, files, &progress, None)?.write()?;
-    for found in &report.diagnostics {
+    let remarks = Remarks {
+        epsilons,
+        ..Remarks::default()
+    };
+    let document = perform(&work, files, &progress, None)?.write(&work, remarks)?;
+    for found in &document.diagnostics {
         tracing::warn!("{found}");
     }
-    Ok(Summary {
-        rows: report.summary,
-        epsilons,
-    })
+    Ok(document.summary)
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {

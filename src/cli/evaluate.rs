@@ -1,23 +1,25 @@
 //! `mohs evaluate`: attacks a model and reports how robust it is.
 
-use super::adversarial::AdversarialWriter;
 use super::arguments::{BatchSize, EvaluateArguments, Keep, ModelArguments, Verbosity};
 use super::dataset;
 use super::exit::{Blame, Failure};
+use super::github;
 use super::minimal::Search;
 use super::missing;
-use super::output::{OutputFile, OutputFolder, commit, distinct};
+use super::output::{OutputFile, commit};
 use super::progress::{Position, Progress};
+use super::provenance;
+use super::recorder::{Files, Recorder, written};
 use super::session;
 use super::terminal::{print, stdout_style};
 use crate::attack::AttackPlan;
 use crate::data::{self, Dataset};
 use crate::evaluate::{self, Adversarial, Config, Observer, ObserverError, Report};
 use crate::model::{GradientGraph, Model, slope};
-use crate::outcome::{SampleOutcome, Sheet, Summary, SummaryRow};
-use crate::report::csv::{SamplesWriter, SummaryWriter};
-use crate::report::{table, verdict};
+use crate::outcome::{Comparison, SampleOutcome, Sheet, Summary, Verdict};
+use crate::report::{Document, table, verdict};
 use crate::threat::{Bounds, Epsilon};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Runs the command.
@@ -33,33 +35,41 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
     };
     let searched = search.map(|search| search.run(&prepared, verbosity));
     let (found, file) = searched.transpose()?.unwrap_or_default();
-    let others: Vec<OutputFile> = file.into_iter().collect();
-    let mut text = String::new();
-    match evaluated {
+    let files: Vec<OutputFile> = file.into_iter().collect();
+    let document = match evaluated {
         Some(evaluated) => {
-            let report = evaluated.write_with(others)?;
-            text.push_str(&results(report, prepared.epsilons));
+            let remarks = Remarks {
+                epsilons: prepared.epsilons.clone(),
+                parameters: provenance::asked(arguments),
+                files,
+                ..Remarks::default()
+            };
+            Some(evaluated.write(&prepared.work(), remarks)?)
         }
-        None => commit(others).or_bad_input()?,
-    }
+        None => {
+            commit(files).or_bad_input()?;
+            None
+        }
+    };
     say_where(arguments);
+    let mut text = document.as_ref().map(results).unwrap_or_default();
     if !text.is_empty() && !found.is_empty() {
         text.push('\n');
     }
-    print(&(text + &found)).or_bad_input()
+    print(&(text + &found)).or_bad_input()?;
+    match &document {
+        Some(document) => github::tell(document).or_bad_input(),
+        None => Ok(()),
+    }
 }
 
 /// The table and what was noticed, for the terminal.
-pub(super) fn results(report: Report, epsilons: Vec<Epsilon>) -> String {
-    let summary = Summary {
-        rows: report.summary,
-        epsilons,
-    };
-    let mut text = table::render(&summary, stdout_style());
-    if !report.diagnostics.is_empty() {
+pub(super) fn results(document: &Document) -> String {
+    let mut text = table::render(&document.summary, stdout_style());
+    if !document.diagnostics.is_empty() {
         text.push('\n');
         text.push_str(&verdict::render_diagnostics(
-            &report.diagnostics,
+            &document.diagnostics,
             stdout_style(),
         ));
     }
@@ -69,15 +79,9 @@ pub(super) fn results(report: Report, epsilons: Vec<Epsilon>) -> String {
 /// Says what was written.
 pub(super) fn say_where(arguments: &EvaluateArguments) {
     if let Some(folder) = &arguments.out {
-        let mut names = Vec::new();
-        if !arguments.epsilon.is_empty() {
-            names.extend(["summary.csv", "samples.csv"]);
-        }
-        if arguments.minimal_epsilon.is_some() {
-            names.push("minimal_epsilon.csv");
-        }
+        let names = written(arguments);
         let are = if names.len() == 1 { "is" } else { "are" };
-        tracing::info!("{} {are} in {}", names.join(" and "), folder.display());
+        tracing::info!("{} {are} in {}", names.join(", "), folder.display());
     }
     if let Some(file) = &arguments.save_adversarial {
         tracing::info!("the adversarial examples are in {}", file.display());
@@ -208,22 +212,45 @@ pub(super) struct Work<'a> {
     pub(super) gradient: Option<&'a GradientGraph>,
 }
 
-/// An evaluation that is done, its files filled but not there yet.
+/// An evaluation that is done, its files not complete yet.
 pub(super) struct Evaluated {
     pub(super) report: Report,
     recorder: Recorder,
 }
 
+/// What is said of an evaluation beside what it measured.
+#[derive(Debug, Default)]
+pub(super) struct Remarks {
+    /// The radii as they were written.
+    pub(super) epsilons: Vec<Epsilon>,
+    /// What the gate says.
+    pub(super) verdict: Option<Verdict>,
+    /// The baseline against the model.
+    pub(super) comparison: Option<Comparison>,
+    /// Effective parameters that only the command line knows.
+    pub(super) parameters: BTreeMap<String, String>,
+    /// Further files that get their names together with those of the report.
+    pub(super) files: Vec<OutputFile>,
+}
+
 impl Evaluated {
     /// Completes the files and gives them their names.
-    pub(super) fn write(self) -> Result<Report, Failure> {
-        self.write_with(Vec::new())
-    }
-
-    /// Completes the files and gives them their names, together with others.
-    pub(super) fn write_with(self, others: Vec<OutputFile>) -> Result<Report, Failure> {
-        self.recorder.finish(&self.report.summary, others)?;
-        Ok(self.report)
+    pub(super) fn write(self, work: &Work<'_>, remarks: Remarks) -> Result<Document, Failure> {
+        let Evaluated { report, recorder } = self;
+        let document = Document {
+            summary: Summary {
+                rows: report.summary,
+                epsilons: remarks.epsilons,
+            },
+            diagnostics: report.diagnostics,
+            notes: report.notes,
+            verdict: remarks.verdict,
+            comparison: remarks.comparison,
+            provenance: provenance::of(work, remarks.parameters, recorder.is_rendered())?,
+            examples: Vec::new(),
+            seconds: report.seconds,
+        };
+        recorder.finish(document, work, remarks.files)
     }
 }
 
@@ -261,106 +288,6 @@ pub(super) fn perform(
     Ok(Evaluated { report, recorder })
 }
 
-/// The files that an evaluation writes, opened before it starts.
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    /// The folder of the results, where there is one: it stays reserved for this run as long as any of its files is open.
-    folder: Option<OutputFolder>,
-    /// Goes first, as it may lie in the folder of the others, which goes with the last of them.
-    adversarial: Option<OutputFile>,
-    samples: Option<OutputFile>,
-    summary: Option<OutputFile>,
-}
-
-impl Files {
-    fn open(arguments: &EvaluateArguments) -> Result<Self, Failure> {
-        let mut files = match &arguments.out {
-            Some(path) => {
-                let folder = OutputFolder::open(path).or_bad_input()?;
-                if arguments.epsilon.is_empty() {
-                    Files {
-                        folder: Some(folder),
-                        ..Files::default()
-                    }
-                } else {
-                    Files::in_folder(&folder)?
-                }
-            }
-            None => Files::default(),
-        };
-        if let Some(path) = &arguments.save_adversarial {
-            let file = OutputFile::create(path).or_bad_input()?;
-            let read = [&arguments.model.model, &arguments.data.samples];
-            for input in read.into_iter().chain(&arguments.data.labels) {
-                file.spare(input)?;
-            }
-            files.adversarial = Some(file);
-        }
-        let all = [&files.adversarial, &files.samples, &files.summary];
-        distinct(all.into_iter().flatten())?;
-        Ok(files)
-    }
-
-    /// `samples.csv` and `summary.csv` in a folder.
-    pub(super) fn in_folder(folder: &OutputFolder) -> Result<Self, Failure> {
-        Ok(Files {
-            folder: Some(folder.clone()),
-            samples: Some(folder.file("samples.csv").or_bad_input()?),
-            summary: Some(folder.file("summary.csv").or_bad_input()?),
-            adversarial: None,
-        })
-    }
-
-    /// The folder of the results, for further files.
-    pub(super) fn folder(&self) -> Option<&OutputFolder> {
-        self.folder.as_ref()
-    }
-}
-
-/// Writes what an evaluation finds as it comes.
-struct Recorder {
-    /// Goes first, as in [`Files`].
-    adversarial: Option<AdversarialWriter>,
-    samples: Option<SamplesWriter<OutputFile>>,
-    summary: Option<OutputFile>,
-}
-
-impl Recorder {
-    fn new(files: Files, model: &Model) -> Result<Self, Failure> {
-        let adversarial = files
-            .adversarial
-            .map(|file| AdversarialWriter::new(file, model.sample_shape()));
-        Ok(Recorder {
-            samples: files
-                .samples
-                .map(SamplesWriter::new)
-                .transpose()
-                .or_bad_input()?,
-            summary: files.summary,
-            adversarial: adversarial.transpose().or_bad_input()?,
-        })
-    }
-
-    /// Completes every file and gives it its name, `others` together with them.
-    fn finish(self, rows: &[SummaryRow], others: Vec<OutputFile>) -> Result<(), Failure> {
-        let mut done = others;
-        if let Some(adversarial) = self.adversarial {
-            done.push(adversarial.finish().or_bad_input()?);
-        }
-        if let Some(samples) = self.samples {
-            done.push(samples.finish().or_bad_input()?);
-        }
-        if let Some(file) = self.summary {
-            let mut writer = SummaryWriter::new(file).or_bad_input()?;
-            for row in rows {
-                writer.write(row).or_bad_input()?;
-            }
-            done.push(writer.finish().or_bad_input()?);
-        }
-        commit(done).or_bad_input()
-    }
-}
-
 /// The recorder with a progress bar.
 struct Watching<'a> {
     recorder: &'a mut Recorder,
@@ -370,9 +297,7 @@ struct Watching<'a> {
 
 impl Observer for Watching<'_> {
     fn outcome(&mut self, outcome: &SampleOutcome) -> Result<(), ObserverError> {
-        if let Some(samples) = &mut self.recorder.samples {
-            samples.write(outcome)?;
-        }
+        self.recorder.outcome(outcome)?;
         if let Some(sheet) = &mut self.sheet {
             sheet.add(outcome);
         }
@@ -380,9 +305,7 @@ impl Observer for Watching<'_> {
     }
 
     fn adversarial(&mut self, adversarial: &Adversarial<'_>) -> Result<(), ObserverError> {
-        if let Some(writer) = &mut self.recorder.adversarial {
-            writer.write(adversarial)?;
-        }
+        self.recorder.adversarial(adversarial)?;
         Ok(())
     }
 

@@ -4,11 +4,14 @@ use super::arguments::{EvaluateArguments, GateArguments, ModelArguments, Verbosi
 use super::compare::ComparisonFiles;
 use super::config::{ConfigError, FILE, template};
 use super::dataset;
-use super::evaluate::{self, Files, Prepared, Work, perform, results, say_where};
+use super::evaluate::{self, Prepared, Remarks, Work, perform, results, say_where};
 use super::exit::{Blame, Failure};
+use super::github;
 use super::minimal::Search;
 use super::output::{OutputFile, commit};
 use super::progress::Progress;
+use super::provenance;
+use super::recorder::Files;
 use super::terminal::{print, stdout_style};
 use super::{missing, reports};
 use crate::data::Dataset;
@@ -78,33 +81,40 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     });
     let unclear = thresholds.diagnose(&verdict);
     evaluated.report.diagnostics.extend(unclear);
-    let mut others = match (comparison_files, &compared) {
+    let mut further = match (comparison_files, &compared) {
         (Some(files), Some(compared)) => files.write(compared)?,
         _ => Vec::new(),
     };
     let searched = search.map(|search| search.run(&prepared, verbosity));
     let (found, file) = searched.transpose()?.unwrap_or_default();
-    others.extend(file);
-    let report = evaluated.write_with(others)?;
-    say_where(&arguments.evaluate);
-    let summary = Summary {
-        rows: report.summary.clone(),
+    further.extend(file);
+    let remarks = Remarks {
         epsilons: prepared.epsilons.clone(),
+        verdict: Some(verdict),
+        comparison: compared,
+        parameters: provenance::asked(&arguments.evaluate),
+        files: further,
     };
-    let mut text = results(report, prepared.epsilons);
+    let document = evaluated.write(&prepared.work(), remarks)?;
+    say_where(&arguments.evaluate);
+    let mut text = results(&document);
     if !found.is_empty() {
         text.push('\n');
         text.push_str(&found);
     }
-    if let Some(compared) = &compared {
+    if let Some(compared) = &document.comparison {
         text.push('\n');
         text.push_str(&comparison::render(compared, stdout_style()));
-        text.push_str(&comparison::render_broken(compared, &summary));
+        text.push_str(&comparison::render_broken(compared, &document.summary));
     }
+    let Some(verdict) = &document.verdict else {
+        return Ok(());
+    };
     text.push('\n');
-    text.push_str(&verdict::render(&verdict, &summary, stdout_style()));
+    text.push_str(&verdict::render(verdict, &document.summary, stdout_style()));
     print(&text).or_bad_input()?;
-    conclude(&verdict, &summary)
+    github::tell(&document).or_bad_input()?;
+    conclude(verdict, &document.summary)
 }
 
 /// The outcome as an exit code.

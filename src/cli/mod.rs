@@ -7,6 +7,7 @@ mod adversarial;
 mod agreement;
 pub mod arguments;
 mod compare;
+mod completions;
 pub mod config;
 mod dataset;
 mod demo;
@@ -14,6 +15,7 @@ mod doctor;
 mod evaluate;
 pub mod exit;
 mod gate;
+mod github;
 mod gradient;
 mod inspect;
 pub mod list;
@@ -22,6 +24,8 @@ mod minimal;
 mod missing;
 pub mod output;
 pub mod progress;
+mod provenance;
+mod recorder;
 mod reports;
 mod session;
 pub mod terminal;
@@ -70,6 +74,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Train(arguments) => train::run(arguments, verbosity),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, verbosity),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => completions::man(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::List(arguments) => terminal::print(&list::of(arguments.what)).or_bad_input(),
     }

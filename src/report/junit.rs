@@ -125,13 +125,35 @@ mod tests {
 
     #[test]
     fn a_threshold_is_a_test_case() {
-        insta::assert_snapshot!(text(&gated()), @"");
+        insta::assert_snapshot!(text(&gated()), @r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="mohs" tests="2" skipped="0" failures="1" errors="0">
+            <testsuite name="mohs: digits.onnx" tests="2" skipped="0" errors="0" failures="1" time="12.500">
+                <properties>
+                    <property name="mohs" value="0.1.0"/>
+                    <property name="onnxruntime" value="1.31.1"/>
+                    <property name="device" value="cpu"/>
+                    <property name="command" value="mohs evaluate &apos;my digits.onnx&apos;"/>
+                </properties>
+                <testcase name="clean accuracy" classname="mohs.gate">
+                    <system-out>98.2 % (94.2 to 102.2), ≥ 95.0 %</system-out>
+                </testcase>
+                <testcase name="robust accuracy, ℓ∞ ε 8/255" classname="mohs.gate">
+                    <failure message="42.2 % (38.2 to 46.2), and has to be ≥ 50.0 %" type="robust-accuracy">42.2 % (38.2 to 46.2), and has to be ≥ 50.0 %</failure>
+                </testcase>
+                <system-out>fgsm: 25.0 % of the &lt;samples&gt; are so; look at them &amp; think [flat-loss]
+        25.0 % of the &lt;samples&gt; are so; look at them &amp; think [softmax-head]
+        </system-out>
+            </testsuite>
+        </testsuites>
+        "#);
     }
 
     #[test]
     fn without_thresholds_every_attack_and_radius_passes() {
         let text = text(&document());
-        assert!(text.contains(r#"tests="4" failures="0""#), "{text}");
+        assert_eq!(text.matches("<testcase ").count(), 4, "{text}");
+        assert!(!text.contains("<failure"));
         assert!(text.contains("not to be trusted: flat-loss"), "{text}");
         assert!(!text.contains(WORST_CASE));
     }

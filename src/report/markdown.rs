@@ -282,14 +282,64 @@ mod tests {
 
     #[test]
     fn a_failed_gate() {
-        insta::assert_snapshot!(render(&gated()), @"");
+        insta::assert_snapshot!(render(&gated()), @r"
+        ## ❌ The gate failed: 1 of 2 checks
+
+        `digits.onnx` on 450 samples; **numbers marked ⚠ are not to be trusted** (see the diagnostics).
+
+        | | check | measured | threshold |
+        | --- | --- | --- | --- |
+        | ✅ pass | clean accuracy | 98.2 % (94.2 to 102.2) | ≥ 95.0 % |
+        | ❌ **fail** | robust accuracy, ℓ∞ ε 8/255 | 42.2 % (38.2 to 46.2) | ≥ 50.0 % |
+
+        ### Accuracy under attack in ℓ∞, in %
+
+        | attack | ε | clean | robust | 95 % CI | success | gradients | time |
+        | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |
+        | fgsm | 2/255 | 98.2 | **95.8** | 93.5 – 97.4 | 2.5 | 17.3k | 4.8s |
+        | fgsm | 8/255 | 98.2 | **70.4** ⚠ | 66.0 – 74.6 | 28.3 | 13.6k | 3.5s |
+        | pgd:steps=20 | 2/255 | 98.2 | **89.1** | 85.9 – 91.8 | 9.3 | 16.3k | 4.5s |
+        | pgd:steps=20 | 8/255 | 98.2 | **42.2** | 37.6 – 46.9 | 57.0 | 9364 | 2.1s |
+        | worst-case | 2/255 | 98.2 | **88.9** | 85.6 – 91.6 | 9.5 | 16.3k | 4.4s |
+        | worst-case | 8/255 | 98.2 | **42.2** | 37.6 – 46.9 | 57.0 | 9364 | 2.1s |
+
+        ### Diagnostics
+
+        - ⚠ **The loss does not rise** (fgsm): 25.0 % of the &lt;samples> are so. Look at them &amp; think. `flat-loss`
+        - **The model ends in Softmax**: 25.0 % of the &lt;samples> are so. Look at them &amp; think. `softmax-head`
+
+        <details><summary>Provenance</summary>
+
+        ```sh
+        mohs evaluate 'my digits.onnx'
+        ```
+
+        | | |
+        | --- | --- |
+        | date | 2026-03-01T12:00:00Z |
+        | mohs | 0.1.0 |
+        | ONNX Runtime | 1.31.1 |
+        | device | cpu |
+        | platform | linux x86\_64 |
+        | seed | 7 |
+        | my digits.onnx | SHA-256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad |
+        | test.npz | SHA-256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad |
+        | pgd:steps=20 | restarts = 1, steps = 20 |
+        | bounds | 0,1 |
+        | norm | linf |
+
+        </details>
+        ");
     }
 
     #[test]
     fn failures_are_errors_and_doubts_are_warnings() {
         let mut document = gated();
         document.diagnostics[1].finding = "100 %\nof it".to_owned();
-        insta::assert_snapshot!(annotations(&document), @"");
+        insta::assert_snapshot!(annotations(&document), @"
+        ::error title=mohs%3A digits.onnx::robust accuracy, ℓ∞ ε 8/255: 42.2 %25 (38.2 to 46.2), and has to be ≥ 50.0 %25
+        ::warning title=mohs%3A The loss does not rise::fgsm: 100 %25%0Aof it; look at them & think [flat-loss]
+        ");
         document.verdict = None;
         document.diagnostics.clear();
         assert_eq!(annotations(&document), "");

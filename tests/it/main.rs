@@ -27,6 +27,7 @@ mod quantized;
 mod queries;
 mod references;
 mod registry;
+mod report;
 mod slopes;
 mod sources;
 mod train;

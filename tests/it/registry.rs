@@ -4,6 +4,7 @@ use crate::sources::{Source, root, rust_files};
 use mohs::attack::ATTACKS;
 use mohs::data::READERS;
 use mohs::grad::rules::FAMILIES;
+use mohs::report::FORMATS;
 use mohs::train::methods::METHODS;
 use std::path::Path;
 
@@ -89,6 +90,15 @@ fn every_reader_is_in_its_table() {
         .iter()
         .filter(|source| source.code.contains("\nimpl Reader for "));
     assert_eq!(readers.count(), READERS.len());
+}
+
+#[test]
+fn every_format_is_in_its_table() {
+    let files = rust_files("src/report");
+    let formats = files
+        .iter()
+        .filter(|source| source.code.contains("\nimpl Format for "));
+    assert_eq!(formats.count(), FORMATS.len());
 }
 
 #[test]

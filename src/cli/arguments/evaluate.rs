@@ -3,7 +3,7 @@
 use super::RuntimeArguments;
 use super::values::{
     BatchSize, DataPaths, Keep, Layout, Range, SearchPrecision, Shape, above_zero, attack, bounds,
-    epsilon, number, positive, radii, whole,
+    default_formats, epsilon, format, number, positive, radii, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;
@@ -110,7 +110,8 @@ impl ReadingArguments {
 #[command(
     about = "Attacks a model on a data set and reports how robust it is",
     long_about = "Attacks a classifier on every sample of a data set, within a ball of radius ε, with exact gradients derived from \
-        the model itself. Shows a summary table; with --out, also writes summary.csv and samples.csv.",
+        the model itself. Shows a summary table; with --out, also writes the report as CSV, JSON and a page \
+        for the browser.",
     after_help = "Examples:
   mohs evaluate model.onnx --data test.npz --epsilon 8/255
   mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255 \\
@@ -170,9 +171,15 @@ pub struct EvaluateArguments {
     )]
     pub gradient: Option<PathBuf>,
 
-    /// Write summary.csv and samples.csv into this folder
+    /// Write the report into this folder
     #[arg(long, value_name = "DIR", help_heading = "Results")]
     pub out: Option<PathBuf>,
+    /// The forms of the report
+    #[arg(
+        long, value_name = "FORMATS", value_delimiter = ',', value_parser = format(), default_value = default_formats(),
+        requires = "out", help_heading = "Results"
+    )]
+    pub format: Vec<String>,
     /// Write the adversarial examples into this .npz file
     #[arg(
         long,

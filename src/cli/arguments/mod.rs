@@ -20,7 +20,10 @@ pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use train::{BatchNormArgument, TrainArguments};
-pub use values::{BatchSize, DataPaths, Keep, Layout, Range, SearchPrecision, Shape, ValueError};
+pub use values::{
+    BatchSize, DataPaths, Keep, Layout, Range, SAMPLES, SearchPrecision, Shape, ValueError,
+    default_formats as formats_by_default,
+};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -74,6 +77,8 @@ pub enum Command {
     Demo(DemoArguments),
     Doctor(DoctorArguments),
     List(ListArguments),
+    Completions(CompletionsArguments),
+    Man(ManArguments),
 }
 
 /// Behind a command's own flags.
@@ -265,6 +270,36 @@ pub struct DoctorArguments {
     /// The runtime.
     #[command(flatten)]
     pub runtime: RuntimeArguments,
+}
+
+/// Prints what a shell needs to complete the command line.
+#[derive(Debug, Args)]
+#[command(
+    about = "Prints completions for a shell",
+    long_about = "Prints a script by which a shell completes mohs's commands, flags and their values.",
+    after_help = "Examples:
+  mohs completions bash > ~/.local/share/bash-completion/completions/mohs
+  mohs completions zsh > ~/.zfunc/_mohs
+  mohs completions fish > ~/.config/fish/completions/mohs.fish"
+)]
+pub struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Writes manual pages.
+#[derive(Debug, Args)]
+#[command(
+    about = "Writes manual pages, one per command",
+    long_about = "Writes a manual page for mohs and one for each of its commands into a folder.",
+    after_help = "Examples:
+  mohs man ~/.local/share/man/man1"
+)]
+pub struct ManArguments {
+    /// The folder to write the pages into
+    #[arg(value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// Lists what mohs knows.

@@ -70,7 +70,17 @@ fn every_command_has_an_example_and_fits_80_columns() {
     assert_eq!(
         names,
         [
-            "evaluate", "gate", "compare", "gradient", "train", "inspect", "demo", "doctor", "list"
+            "evaluate",
+            "gate",
+            "compare",
+            "gradient",
+            "train",
+            "inspect",
+            "demo",
+            "doctor",
+            "list",
+            "completions",
+            "man"
         ]
     );
     for name in names {
@@ -95,20 +105,23 @@ fn help_of_mohs() {
     Usage: mohs [OPTIONS] <COMMAND>
 
     Commands:
-      evaluate  Attacks a model on a data set and reports how robust it is
-      gate      Evaluates a model and fails where it falls short of thresholds
-      compare   Compares two reports sample by sample: which model is more robust?
-      gradient  Derives the gradient graph of a model, writes it as ONNX, or checks
-                it
-      train     Trains a model to withstand perturbations, and writes it with new
-                weights
-      inspect   Shows a model's inputs, outputs and operators, and whether it can be
-                differentiated
-      demo      Attacks two small models and shows their robustness side by side
-      doctor    Shows which ONNX Runtime and which devices are used, and why
-      list      Lists the attacks, the methods of training, or the operators that
-                can be differentiated
-      help      Print this message or the help of the given subcommand(s)
+      evaluate     Attacks a model on a data set and reports how robust it is
+      gate         Evaluates a model and fails where it falls short of thresholds
+      compare      Compares two reports sample by sample: which model is more
+                   robust?
+      gradient     Derives the gradient graph of a model, writes it as ONNX, or
+                   checks it
+      train        Trains a model to withstand perturbations, and writes it with new
+                   weights
+      inspect      Shows a model's inputs, outputs and operators, and whether it can
+                   be differentiated
+      demo         Attacks two small models and shows their robustness side by side
+      doctor       Shows which ONNX Runtime and which devices are used, and why
+      list         Lists the attacks, the methods of training, or the operators that
+                   can be differentiated
+      completions  Prints completions for a shell
+      man          Writes manual pages, one per command
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -q, --quiet
@@ -140,7 +153,7 @@ fn help_of_evaluate() {
     insta::assert_snapshot!(help_of("evaluate"), @r"
     Attacks a classifier on every sample of a data set, within a ball of radius ε,
     with exact gradients derived from the model itself. Shows a summary table; with
-    --out, also writes summary.csv and samples.csv.
+    --out, also writes the report as CSV, JSON and a page for the browser.
 
     Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> <MODEL>
 
@@ -270,7 +283,26 @@ fn help_of_evaluate() {
 
     Results:
           --out <DIR>
-              Write summary.csv and samples.csv into this folder
+              Write the report into this folder
+
+          --format <FORMATS>
+              The forms of the report
+
+              Possible values:
+              - samples:  samples.csv: A row per sample, attack and ε
+              - summary:  summary.csv: A row per attack and ε, and one per ε over
+                all attacks
+              - json:     report.json: Everything but the single samples, for
+                programs
+              - html:     report.html: A page with curves, table and gallery, in one
+                file
+              - markdown: report.md: A page for pull requests and wikis
+              - junit:    junit.xml: A test case per threshold (without thresholds,
+                per attack and ε), for CI servers
+              - sarif:    report.sarif: Failed checks and diagnostics as SARIF
+                2.1.0, for code scanning
+
+              [default: samples,summary,json,html]
 
           --save-adversarial <FILE.npz>
               Write the adversarial examples into this .npz file

@@ -3,14 +3,16 @@
 use crate::gate::RobustThreshold;
 use crate::loss::Loss;
 use crate::outcome::Estimate;
+use crate::report::FORMATS;
 use crate::runtime::Arithmetic;
 use crate::threat::{Bounds, Epsilon, EpsilonError, Norm, parse_number};
 use clap::ValueEnum;
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 impl ValueEnum for Norm {
     fn value_variants<'a>() -> &'a [Self] {
@@ -361,3 +363,28 @@ pub enum ValueError {
     #[error("an attack is missing; `mohs list attacks` shows them")]
     NoAttack,
 }
+/// The name of the form that has a row per sample, which is written while the evaluation runs.
+pub const SAMPLES: &str = "samples";
+
+/// The forms of a report, as the command line calls them.
+pub(super) fn format() -> PossibleValuesParser {
+    let samples = PossibleValue::new(SAMPLES)
+        .help("samples.csv: A row per sample, attack and ε");
+    let others = FORMATS.iter().map(|format| {
+        PossibleValue::new(format.name())
+            .help(format!("{}: {}", format.file_name(), format.about()))
+    });
+    PossibleValuesParser::new(std::iter::once(samples).chain(others))
+}
+
+/// The forms that are written where nobody says which are, as the command line takes them.
+pub fn default_formats() -> &'static str {
+    static NAMES: LazyLock<String> = LazyLock::new(|| {
+        let others = FORMATS.iter().filter(|format| format.is_default());
+        let names = others.map(|format| format.name());
+        let names: Vec<&str> = std::iter::once(SAMPLES).chain(names).collect();
+        names.join(",")
+    });
+    &NAMES
+}
+

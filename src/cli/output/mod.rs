@@ -185,6 +185,10 @@ impl OutputFile {
         Ok(())
     }
 
+    fn named(&self, error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), self.unwritable(error))
+    }
+
     fn unwritable(&self, source: io::Error) -> OutputError {
         OutputError::Unwritable {
             path: self.target.clone(),
@@ -194,12 +198,15 @@ impl OutputFile {
 }
 
 impl Write for OutputFile {
+    /// An error names the file: whoever writes may have several.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
+        let result = self.writer.write(bytes);
+        result.map_err(|error| self.named(error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+        let result = self.writer.flush();
+        result.map_err(|error| self.named(error))
     }
 }
 

@@ -147,14 +147,14 @@ pub(super) fn svg(document: &Document, curves: &[Curve<'_>], name: &str, size: S
         &scale,
         points().filter_map(|point| point.row),
     );
-    // Backwards, so that the worst case lies on top.
-    for curve in curves.iter().rev() {
+    for curve in curves {
         band(&mut svg, curve, &scale);
     }
-    for curve in curves.iter().rev() {
+    // The worst case is the first, and broad: the attack that it is equal to shows on it.
+    for curve in curves {
         line(&mut svg, curve, &scale);
     }
-    for curve in curves.iter().rev() {
+    for curve in curves {
         for point in &curve.points {
             figures(&mut svg, document, curve, point, &scale);
         }
@@ -186,10 +186,17 @@ fn axes<'a>(
     radii.dedup();
     let base = scale.size.height - BOTTOM;
     let mut free = f64::NEG_INFINITY;
-    let mut tick = |x: f64, text: &str, anchor: &str| {
+    let mut tick = |epsilon: f64, text: &str| {
+        let x = scale.x(epsilon);
         let _ = write!(svg, "<path class=\"axis\" d=\"M{x:.1} {base}v5\"/>");
         if x - LABEL >= free {
             free = x;
+            // The last label reaches to the left, and may lie at the border.
+            let (x, anchor) = if epsilon < scale.largest {
+                (x, "middle")
+            } else {
+                (x + RIGHT - 2.0, "end")
+            };
             let y = base + 19.0;
             let _ = writeln!(
                 svg,
@@ -198,21 +205,9 @@ fn axes<'a>(
             );
         }
     };
-    tick(scale.x(0.0), "clean", "middle");
+    tick(0.0, "clean");
     for &radius in &radii {
-        let text = epsilon(&document.summary, radius);
-        let anchor = if radius < scale.largest {
-            "middle"
-        } else {
-            "end"
-        };
-        // The label of the last one reaches to the left, and may lie at the border.
-        let x = scale.x(radius);
-        tick(
-            if anchor == "end" { x + RIGHT - 2.0 } else { x },
-            &text,
-            anchor,
-        );
+        tick(radius, &epsilon(&document.summary, radius));
     }
     let _ = writeln!(
         svg,
@@ -242,12 +237,20 @@ fn band(svg: &mut String, curve: &Curve<'_>, scale: &Scale) {
 
 fn line(svg: &mut String, curve: &Curve<'_>, scale: &Scale) {
     let at = |point: &Point<'_>| (scale.x(point.epsilon), scale.y(point.share));
+    let broad = if curve.attack == WORST_CASE {
+        " broad"
+    } else {
+        ""
+    };
     let _ = writeln!(
         svg,
-        "<polyline class=\"line look{}\" points=\"{}\"/>",
+        "<polyline class=\"line look{}{broad}\" points=\"{}\"/>",
         curve.look,
         joined(curve.points.iter().map(at))
     );
+    if curve.attack == WORST_CASE {
+        return;
+    }
     for (x, y) in curve.points.iter().map(at) {
         svg.push_str(&marker(curve.look, x, y));
         svg.push('\n');

@@ -1,7 +1,6 @@
 //! The gallery: clean image, adversarial image, and what was added, magnified.
 
 use super::super::document::{Document, Example};
-use super::super::number::magnitude;
 use super::super::table::{epsilon, symbol};
 use super::picture::{Picture, Triple, base64};
 use super::{Section, escape};
@@ -25,8 +24,8 @@ pub(super) fn gallery(document: &Document) -> io::Result<Option<Section>> {
         .collect();
     let plural = if pictures.len() == 1 { "" } else { "s" };
     let lead = format!(
-        "{} adversarial example{plural}, those found at the smallest ε first. Every one was judged by the model as shipped. In the third picture grey is \
-         no change; the change is multiplied by the number below it.",
+        "{} adversarial example{plural}, those found at the smallest ε first. Every one was judged by the model as shipped. The third picture is the \
+         change, multiplied by the number below it: grey is none.",
         pictures.len()
     );
     Ok(Some(Section {
@@ -70,7 +69,7 @@ fn card(document: &Document, example: &Example, triple: &Triple, files: &[Vec<u8
         ..
     } = example;
     let radius = epsilon(&document.summary, example.epsilon);
-    let times = magnitude(f64::from(triple.magnification));
+    let times = factor(triple.magnification);
     let first = image(
         &triple.clean,
         clean,
@@ -90,12 +89,21 @@ fn card(document: &Document, example: &Example, triple: &Triple, files: &[Vec<u8
         "<figure class=\"card\">\n<div class=\"triple\">\n\
          <div>{first}<span>clean <b>{label}</b></span></div>\n\
          <div>{second}<span>now <b class=\"wrong\">{prediction}</b></span></div>\n\
-         <div>{third}<span>change × {times}</span></div>\n</div>\n\
+         <div>{third}<span>× {times}</span></div>\n</div>\n\
          <figcaption>sample {index} · {} ε {} · {}</figcaption>\n</figure>\n",
         symbol(*norm),
         escape(&radius),
         escape(attack)
     )
+}
+
+/// About two digits.
+fn factor(times: f32) -> String {
+    if times < 9.95 {
+        format!("{times:.1}")
+    } else {
+        format!("{times:.0}")
+    }
 }
 
 fn image(picture: &Picture, file: &[u8], text: &str) -> String {
@@ -132,7 +140,7 @@ mod tests {
                 .body
                 .contains("sample 17 · ℓ∞ ε 8/255 · pgd:steps=20")
         );
-        assert!(section.body.contains("change × 5.000"));
+        assert!(section.body.contains("<span>× 5.0</span>"));
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub(super) fn verdict(document: &Document) -> Option<Section> {
         id: "checks",
         title: "Checks",
         lead: String::new(),
-        body: scrolling("Checks", &heads, &rows, ""),
+        body: scrolling("Checks", &heads, &rows, "checks"),
     })
 }
 
@@ -132,9 +132,13 @@ pub(super) fn curves(document: &Document) -> Option<Section> {
             .iter()
             .map(|curve| {
                 let look = curve.look;
+                let (broad, marker) = if curve.attack == WORST_CASE {
+                    (" broad", String::new())
+                } else {
+                    ("", marker(look, 17.0, 7.0))
+                };
                 format!(
-                    "<li><svg class=\"key\" viewBox=\"0 0 34 14\" aria-hidden=\"true\"><path class=\"line look{look}\" d=\"M1 7H33\"/>{}</svg>{}</li>\n",
-                    marker(look, 17.0, 7.0),
+                    "<li><svg class=\"key\" viewBox=\"0 0 34 14\" aria-hidden=\"true\"><path class=\"line look{look}{broad}\" d=\"M1 7H33\"/>{marker}</svg>{}</li>\n",
                     escape(curve.attack)
                 )
             })
@@ -149,7 +153,7 @@ pub(super) fn curves(document: &Document) -> Option<Section> {
     (!body.is_empty()).then(|| Section {
         id: "curves",
         title: "Robustness curves",
-        lead: "The share of all samples that the model gets right, over the radius of the ball. Bands are 95 % confidence intervals: they \
+        lead: "The share of all samples that the model gets right, over the radius of the ball. Bands are 95\u{a0}% confidence intervals: they \
                cover the choice of samples, not the strength of the attack."
             .to_owned(),
         body,
@@ -194,7 +198,7 @@ pub(super) fn table(document: &Document) -> Option<Section> {
         title: "Figures",
         lead: format!(
             "Robust: of all samples those that are right and that no attack broke, an upper bound of the true share. Success: of those \
-             that are right ({} % of all), the share that was broken. Mean: size of the perturbations that broke them. \
+             that are right ({}\u{a0}% of all), the share that was broken. Mean: size of the perturbations that broke them. \
              <b>{WORST_CASE}</b> is over all attacks.",
             document
                 .summary

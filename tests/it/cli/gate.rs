@@ -346,6 +346,6 @@ fn a_folder_belongs_to_one_run_at_a_time() {
             .iter()
             .filter(|name| name.starts_with("report/"))
             .count(),
-        2
+        4
     );
 }

@@ -49,7 +49,13 @@ impl Sandbox {
     pub(crate) fn mohs(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mohs"));
         command.current_dir(self.folder.path()).args(arguments);
-        for variable in ["NO_COLOR", "RUST_LOG", "RUST_BACKTRACE"] {
+        for variable in [
+            "NO_COLOR",
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+            "GITHUB_ACTIONS",
+            "GITHUB_STEP_SUMMARY",
+        ] {
             command.env_remove(variable);
         }
         command

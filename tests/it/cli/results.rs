@@ -80,7 +80,13 @@ fn the_summary_is_what_the_samples_add_up_to() {
     );
     assert_eq!(
         sandbox.names(),
-        ["report", "report/samples.csv", "report/summary.csv"]
+        [
+            "report",
+            "report/report.html",
+            "report/report.json",
+            "report/samples.csv",
+            "report/summary.csv"
+        ]
     );
     let (samples, summary) = (
         sandbox.read("report/samples.csv"),
@@ -430,7 +436,8 @@ fn a_run_says_where_its_files_are() {
     let sandbox = ready();
     let arguments = ["--save-adversarial", "found.npz"];
     let (_, stderr) = sandbox.run(&evaluate("model.onnx", "data.npz", &arguments));
-    assert!(stderr.contains("samples.csv are in report\n"), "{stderr}");
+    let files = "samples.csv, summary.csv, report.json, report.html are in report\n";
+    assert!(stderr.contains(files), "{stderr}");
     assert!(stderr.contains("examples are in found.npz\n"), "{stderr}");
 }
 
