@@ -20,7 +20,7 @@ pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use train::{BatchNormArgument, TrainArguments};
-pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
+pub use values::{BatchSize, DataPaths, Keep, Layout, Range, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
 #[derive(Debug, Parser)]

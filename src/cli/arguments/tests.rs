@@ -135,13 +135,14 @@ fn help_of_mohs() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a snapshot")]
 fn help_of_evaluate() {
     insta::assert_snapshot!(help_of("evaluate"), @r"
     Attacks a classifier on every sample of a data set, within a ball of radius ε,
     with exact gradients derived from the model itself. Shows a summary table; with
     --out, also writes summary.csv and samples.csv.
 
-    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> --epsilon <RADII> <MODEL>
+    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> <MODEL>
 
     Arguments:
       <MODEL>
@@ -239,6 +240,10 @@ fn help_of_evaluate() {
           --epsilon <RADII>
               The radii, as fractions or decimals in the units of the data:
               2/255,0.03
+
+          --minimal-epsilon <LOW,HIGH>
+              Look for the smallest radius that breaks each sample, between these
+              two, and show its quantiles
 
           --bounds <LOW,HIGH>
               The smallest and the largest valid value of the data, or none
