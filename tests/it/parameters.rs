@@ -177,8 +177,9 @@ fn compare(reference: &Reference, found: &BTreeMap<String, Vec<f64>>, prefix: &s
             "loss" => relative(values, &expected) * expected.iter().sum::<f64>().min(1.0),
             _ => relative(values, &expected),
         };
+        // A bias in front of a normalisation has no effect: what is left of its gradient is rounding.
         let is_zero = expected.iter().all(|value| value.abs() < 1e-12)
-            && values.iter().all(|value| value.abs() < 1e-6);
+            && values.iter().all(|value| value.abs() < 1e-5);
         assert!(
             error <= TOLERANCE || is_zero,
             "{}: {key} is off by {error:e}",

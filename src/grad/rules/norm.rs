@@ -1,7 +1,7 @@
 //! Normalisations, and dropout.
 
 use crate::grad::rule::{Cotangents, Rule, Vjp};
-use crate::graph::{Attributes, Dim, Dims, Expr};
+use crate::graph::{Attributes, Dim, Dims, Expr, Fact, Node, ValueId};
 use crate::tensor::DType;
 
 pub(super) const RULES: &[Rule] = &[
@@ -88,6 +88,21 @@ fn batch_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         .unary("Sqrt")
         .unary("Reciprocal");
     let factor = parameter(1) * inverse;
+    if let Some(centred) = centred_by_own_statistics(n) {
+        // With μ and σ² those of x itself over M positions, c = x − μ: x̄ = f (ȳ − mean ȳ − c mean(ȳ c)/(σ² + ε)), f = γ/√(σ² + ε).
+        let positions = n
+            .builder()
+            .node("Size", &[x], &[], Fact::new(DType::I64, Vec::new()));
+        let per_channel = channels.extent().map_or(1.0, |count| 1.0 / count as f64);
+        let positions = (positions.cast(DType::F32) * per_channel).cast_like(x);
+        let (sum, along) = (summed(dy), summed(dy * centred));
+        let by_position = || {
+            let slope = factor * inverse * inverse * along / positions;
+            let offset = factor * sum / positions;
+            dy * stretched(factor) - (centred * stretched(slope) + stretched(offset))
+        };
+        return n.each(&[&by_position, &|| along * inverse, &|| sum]);
+    }
     // Σ ȳ (x − μ)
     let along = || summed(dy * (x - stretched(parameter(3))));
     n.each(&[
@@ -97,6 +112,34 @@ fn batch_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         &|| -(summed(dy) * factor),
         &|| along() * factor * inverse * inverse * -0.5,
     ])
+}
+
+/// x − μ, where the mean and the variance that a normalisation is given are those of its operand x, computed in the graph.
+fn centred_by_own_statistics<'g>(n: &Vjp<'g>) -> Option<Expr<'g>> {
+    let x = n.x(0);
+    let axes: Vec<i64> = (0..).take(x.rank()).filter(|&axis| axis != 1).collect();
+    let centred = n.builder().with_graph(|graph| {
+        let producers = graph.producers();
+        let made_by = |id: ValueId, op_type: &str| {
+            let node = producers[id.index()].map(|place| &graph.nodes[place])?;
+            node.is(op_type).then_some(node)
+        };
+        let over_positions = |node: &Node| {
+            let reduced = node.input(1).and_then(|id| graph.constant(id));
+            reduced.and_then(|reduced| reduced.to_i64()) == Some(axes.clone())
+        };
+        let variance =
+            made_by(n.node().input(4)?, "ReduceMean").filter(|node| over_positions(node))?;
+        let square = made_by(variance.input(0)?, "Mul")?;
+        let centred = square.input(0).filter(|id| square.input(1) == Some(*id))?;
+        let difference = made_by(centred, "Sub").filter(|node| node.input(0) == Some(x.id()))?;
+        let mean =
+            made_by(difference.input(1)?, "ReduceMean").filter(|node| over_positions(node))?;
+        let own = made_by(n.node().input(3)?, "Reshape")?;
+        let is_own = mean.input(0) == Some(x.id()) && own.input(0) == difference.input(1);
+        is_own.then_some(centred)
+    });
+    n.builder().expr(centred?)
 }
 
 fn instance_normalization<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
