@@ -98,7 +98,8 @@ fn help_of_mohs() {
       evaluate  Attacks a model on a data set and reports how robust it is
       gate      Evaluates a model and fails where it falls short of thresholds
       compare   Compares two reports sample by sample: which model is more robust?
-      gradient  Derives the gradient graph of a model and writes it as ONNX
+      gradient  Derives the gradient graph of a model, writes it as ONNX, or checks
+                it
       train     Trains a model to withstand perturbations, and writes it with new
                 weights
       inspect   Shows a model's inputs, outputs and operators, and whether it can be
@@ -127,7 +128,8 @@ fn help_of_mohs() {
       mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255
       mohs evaluate --help
 
-    Exit codes: 0 fine; 1 a gate failed; 2 bad usage or bad input; 3 the runtime or
+    Exit codes: 0 fine; 1 a gate or a check failed; 2 bad usage or bad input; 3 the
+    runtime or
     the device failed.
     ");
 }
@@ -316,7 +318,12 @@ fn help_of_gradient() {
     gives the model's outputs, `loss` (one per sample) and `grad` (the shape of the
     input).
 
-    Usage: mohs gradient [OPTIONS] --out <FILE> <MODEL>
+    With --check, the gradient is compared with differences of the model's own loss
+    on samples, along the gradient and along random directions at ever smaller
+    steps, and what was found is printed; where they disagree, or nothing can be
+    told, the exit code is 1 and no file is written.
+
+    Usage: mohs gradient [OPTIONS] <MODEL>
 
     Arguments:
       <MODEL>
@@ -335,6 +342,13 @@ fn help_of_gradient() {
               - dlr:           Difference of logits ratio (Croce and Hein 2020)
 
               [default: cross-entropy]
+
+          --check <DATA[,LABELS]>
+              Compare the gradient with differences of the model's loss on these
+              samples: the first 32, or --limit
+
+          --gradient <FILE>
+              Check this gradient graph, made elsewhere, instead of deriving one
 
       -q, --quiet
               Say nothing on stderr but errors; show no progress bar
@@ -367,6 +381,48 @@ fn help_of_gradient() {
               Pass gradients straight through rounding, signs and quantisation,
               which have none of their own
 
+    Data:
+          --x-key <KEY>
+              The name of the samples in an .npz file [default: x]
+
+          --y-key <KEY>
+              The name of the labels in an .npz file [default: y]
+
+          --label-column <COLUMN>
+              The label's column in a .csv file, by name or by position from 0
+              [default: label]
+
+          --scale <FACTOR>
+              Multiply the data by this [default: 1/255 for integers where the
+              bounds are 0,1; else 1]
+
+          --layout <LAYOUT>
+              The order of axes in the data, where it is not the model's
+
+              Possible values:
+              - nchw: Channels first
+              - nhwc: Channels last
+
+          --offset <N>
+              Skip this many samples
+
+              [default: 0]
+
+          --limit <N>
+              Use at most this many samples
+
+          --mean <A,B,C>
+              Subtract these means inside the model, one per channel, so that ε
+              counts in the data's own space
+
+          --std <A,B,C>
+              Divide by these standard deviations inside the model, one per channel
+
+          --bounds <LOW,HIGH>
+              The smallest and the largest valid value of the data, or none
+
+              [default: 0,1]
+
     Runtime:
           --device <DEVICE>
               Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
@@ -384,6 +440,8 @@ fn help_of_gradient() {
       mohs gradient model.onnx -o gradient.onnx
       mohs gradient model.onnx -o gradient.onnx --loss margin
       mohs gradient bert.onnx -o gradient.onnx --wrt embeddings
+      mohs gradient model.onnx --check test.npz --limit 100
+      mohs gradient model.onnx --check test.npz --gradient from-jax.onnx
     ");
 }
 
@@ -558,6 +616,10 @@ fn help_of_train() {
 
           --reinitialize <SEED>
               Draw all parameters anew by this seed before training
+
+          --training-graph <FILE>
+              Take losses and gradients from this graph, made under the contract of
+              `mohs gradient --parameters`
 
           --validation-steps <N>
               The steps of the attack that measures robust accuracy after each epoch
