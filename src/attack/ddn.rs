@@ -4,7 +4,7 @@ use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Start, StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start, StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ Rony, Hafemann, Oliveira, Ben Ayed, Sabourin and Granger: Decoupling Direction a
     build: |table| {
         let ddn: Ddn = SPEC.read(table)?;
         ddn.check()?;
-        Ok(Arc::new(ddn))
+        Ok(Planned::Gradient(Arc::new(ddn)))
     },
 };
 
@@ -164,7 +164,7 @@ impl Attack for Ddn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::boundary::Plane;
+    use crate::attack::plane::Plane;
     use crate::threat::Bounds;
 
     #[test]
@@ -185,7 +185,10 @@ mod tests {
 
     #[test]
     fn other_norms_are_refused_with_the_attack_to_use() {
-        let message = Ddn::default().check_norm(Norm::Linf).unwrap_err().to_string();
+        let message = Ddn::default()
+            .check_norm(Norm::Linf)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("fmn"), "{message}");
         assert!(Ddn::default().check_norm(Norm::L2).is_ok());
     }

@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::geometry::{self, Hyperplane};
-use super::{Attack, AttackSpec, Context, Error, Goal, Loss, Next, Parameter, Pass, Start};
+use super::{Attack, AttackSpec, Context, Error, Goal, Loss, Next, Parameter, Pass, Planned, Start};
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -63,7 +63,7 @@ Croce and Hein: Minimally distorted Adversarial Examples with a Fast Adaptive Bo
     build: |table| {
         let fab: Fab = SPEC.read(table)?;
         fab.check()?;
-        Ok(Arc::new(fab))
+        Ok(Planned::Gradient(Arc::new(fab)))
     },
 };
 
@@ -177,7 +177,8 @@ impl Attack for Fab {
             geometry::onto_hyperplane(context, from, hyperplane)
         };
         let (step, from_clean) = (onto(base), onto(clean));
-        let lengths = [step, from_clean].map(|way| geometry::length(context.norm, way).max(SHORTEST));
+        let lengths =
+            [step, from_clean].map(|way| geometry::length(context.norm, way).max(SHORTEST));
         let share = (lengths[0] / (lengths[0] + lengths[1])).min(self.bias);
         let next = (1.0 - share) * (base + self.overshoot * step)
             + share * (clean + self.overshoot * from_clean);
@@ -191,7 +192,7 @@ impl Attack for Fab {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::boundary::Plane;
+    use crate::attack::plane::Plane;
     use crate::threat::{Bounds, Norm};
 
     #[test]
@@ -213,9 +214,27 @@ mod tests {
     #[test]
     fn parameters_that_make_no_sense_are_refused() {
         for (fab, word) in [
-            (Fab { overshoot: 0.9, ..Fab::default() }, "overshoot"),
-            (Fab { pull_back: 1.0, ..Fab::default() }, "pull_back"),
-            (Fab { bias: f64::NAN, ..Fab::default() }, "bias"),
+            (
+                Fab {
+                    overshoot: 0.9,
+                    ..Fab::default()
+                },
+                "overshoot",
+            ),
+            (
+                Fab {
+                    pull_back: 1.0,
+                    ..Fab::default()
+                },
+                "pull_back",
+            ),
+            (
+                Fab {
+                    bias: f64::NAN,
+                    ..Fab::default()
+                },
+                "bias",
+            ),
         ] {
             let message = fab.check().unwrap_err().to_string();
             assert!(message.contains(word), "{message}");

@@ -39,6 +39,11 @@ fn the_document_on_training_is_up_to_date() {
 }
 
 #[test]
+fn the_schema_of_the_settings_is_up_to_date() {
+    check("mohs.schema.json", &mohs::cli::config::schema());
+}
+
+#[test]
 fn the_document_on_gradients_is_up_to_date() {
     let sources = rust_files("src/grad/rules");
     let mut text = String::from(

@@ -135,13 +135,14 @@ fn help_of_mohs() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a snapshot")]
 fn help_of_evaluate() {
     insta::assert_snapshot!(help_of("evaluate"), @r"
     Attacks a classifier on every sample of a data set, within a ball of radius ε,
     with exact gradients derived from the model itself. Shows a summary table; with
     --out, also writes summary.csv and samples.csv.
 
-    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> --epsilon <RADII> <MODEL>
+    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> <MODEL>
 
     Arguments:
       <MODEL>
@@ -240,6 +241,10 @@ fn help_of_evaluate() {
               The radii, as fractions or decimals in the units of the data:
               2/255,0.03
 
+          --minimal-epsilon <LOW,HIGH>
+              Look for the smallest radius that breaks each sample, between these
+              two, and show its quantiles
+
           --bounds <LOW,HIGH>
               The smallest and the largest valid value of the data, or none
 
@@ -323,6 +328,11 @@ fn help_of_gradient() {
     steps, and what was found is printed; where they disagree, or nothing can be
     told, the exit code is 1 and no file is written.
 
+    With --parameters, the graph also takes every trainable tensor as an input, and
+    gives the gradient of the mean loss by it as `grad.NAME`; running statistics
+    come out as `next.NAME`, dropout masks go in as `mask.NODE`, and an inner tensor
+    named by --wrt has an input `perturbation.NAME` that is added to it.
+
     Usage: mohs gradient [OPTIONS] <MODEL>
 
     Arguments:
@@ -381,6 +391,25 @@ fn help_of_gradient() {
               Pass gradients straight through rounding, signs and quantisation,
               which have none of their own
 
+    Training graph:
+          --parameters
+              Write the training graph: every trainable tensor becomes an input,
+              with its gradient as `grad.NAME`
+
+          --freeze <PATTERN>
+              Leave parameters whose names fit this pattern as they are (may be
+              repeated): features.*
+
+          --batch-norm <BATCH_NORM>
+              Whether batch normalisation uses statistics of the batch, or the
+              running ones
+
+              Possible values:
+              - train:  Those of each batch; running ones are updated
+              - frozen: The running ones, as they are in the file
+
+              [default: train]
+
     Data:
           --x-key <KEY>
               The name of the samples in an .npz file [default: x]
@@ -438,6 +467,7 @@ fn help_of_gradient() {
 
     Examples:
       mohs gradient model.onnx -o gradient.onnx
+      mohs gradient model.onnx -o training.onnx --parameters --freeze 'features.*'
       mohs gradient model.onnx -o gradient.onnx --loss margin
       mohs gradient bert.onnx -o gradient.onnx --wrt embeddings
       mohs gradient model.onnx --check test.npz --limit 100
