@@ -28,6 +28,9 @@ pub(super) fn run(arguments: &TrainArguments, verbosity: Verbosity) -> Result<()
             missing::require(path, DATA)?;
         }
     }
+    if let Some(path) = &arguments.training_graph {
+        missing::require(path, &[".onnx"])?;
+    }
     open_outputs(arguments)?;
     let normalization = arguments.normalization().map(|given| Normalization {
         mean: given.mean,
@@ -130,6 +133,7 @@ fn config(arguments: &TrainArguments) -> Result<Config, Failure> {
         freeze: arguments.freeze.clone(),
         tensor: arguments.model.wrt.clone(),
         padding: arguments.padding,
+        training_graph: arguments.training_graph.clone(),
         reinitialize: arguments.reinitialize,
         validation_steps: arguments.validation_steps,
         checkpoint: arguments.checkpoint.clone(),

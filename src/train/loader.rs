@@ -234,3 +234,203 @@ impl<'a> Loader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::start::{Noise, Space};
+    use super::*;
+    use crate::attack::Pgd;
+    use crate::data::{Dataset, Source};
+    use crate::threat::{Bounds, Norm};
+    use ndarray::{Array1, Array4};
+    use ndarray_npy::NpzWriter;
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    const SHAPE: [usize; 3] = [1, 2, 3];
+
+    /// Samples of six numbers; the first is the sample's position divided by 100.
+    fn resident(samples: usize) -> Resident {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.npz");
+        let mut file = NpzWriter::new(std::fs::File::create(&path).unwrap());
+        let pixels = Array4::from_shape_fn((samples, 1, 2, 3), |(sample, _, row, column)| {
+            sample as f32 / 100.0 + (3 * row + column) as f32 / 10.0
+        });
+        let labels = Array1::from_shape_fn(samples, |sample| (sample % 3) as i64);
+        file.add_array("x", &pixels).unwrap();
+        file.add_array("y", &labels).unwrap();
+        file.finish().unwrap();
+        Dataset::open(&Source::new(path))
+            .unwrap()
+            .resident()
+            .unwrap()
+    }
+
+    fn start(noise: Noise) -> Start {
+        Start {
+            wanted: !matches!(noise, Noise::None),
+            noise,
+            space: Space::Input,
+            sample_shape: SHAPE.to_vec(),
+            norm: Norm::Linf,
+            epsilon: 0.1,
+            bounds: Bounds::UNIT,
+            padding: None,
+        }
+    }
+
+    fn arrangement(batch_size: usize) -> Arrangement {
+        Arrangement {
+            seed: 7,
+            batch_size: NonZeroUsize::new(batch_size).unwrap(),
+            whole_batches: false,
+            augmentation: Augmentation::default(),
+            border: 0.0,
+        }
+    }
+
+    fn batches(loader: &Loader<'_>, epoch: u64, first: usize) -> Vec<Prepared> {
+        let mut batches = Vec::new();
+        loader
+            .run(epoch, first, |batch| {
+                batches.push(batch);
+                Ok::<_, Infallible>(true)
+            })
+            .unwrap();
+        batches
+    }
+
+    #[test]
+    fn every_epoch_has_every_sample_once_in_an_order_of_its_own() {
+        let (samples, start) = (resident(20), start(Noise::None));
+        let loader = Loader::new(&samples, &SHAPE, arrangement(6), &start);
+        let order = |epoch| -> Vec<u64> {
+            let batches = batches(&loader, epoch, 0);
+            assert_eq!(batches.len(), loader.batches());
+            batches
+                .into_iter()
+                .flat_map(|batch| batch.indices)
+                .collect()
+        };
+        let (first, second) = (order(0), order(1));
+        assert_ne!(first, second);
+        assert_eq!(first, order(0));
+        for mut order in [first, second] {
+            order.sort_unstable();
+            assert_eq!(order, (0..20).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_is_taken_up_in_the_middle_has_the_same_batches() {
+        let (samples, start) = (resident(20), start(Noise::Attack(Arc::new(Pgd::default()))));
+        let varied = Arrangement {
+            augmentation: Augmentation {
+                crop: 1,
+                flip: true,
+            },
+            ..arrangement(6)
+        };
+        let loader = Loader::new(&samples, &SHAPE, varied, &start);
+        assert_eq!(batches(&loader, 3, 0)[2..], batches(&loader, 3, 2));
+    }
+
+    #[test]
+    fn a_sample_gets_the_same_start_in_any_batch_and_another_in_the_next_epoch() {
+        let (samples, start) = (resident(8), start(Noise::Attack(Arc::new(Pgd::default()))));
+        let points = |batch_size: usize, epoch: u64| {
+            let loader = Loader::new(&samples, &SHAPE, arrangement(batch_size), &start);
+            let mut points: Vec<(u64, Vec<f32>)> = Vec::new();
+            for batch in batches(&loader, epoch, 0) {
+                let rows = batch.start.chunks(6).map(<[f32]>::to_vec);
+                points.extend(batch.indices.into_iter().zip(rows));
+            }
+            points.sort_by_key(|(index, _)| *index);
+            points
+        };
+        assert_eq!(points(3, 0), points(8, 0));
+        assert_ne!(points(8, 0), points(8, 1));
+        for (index, point) in points(8, 0) {
+            for (place, value) in point.iter().enumerate() {
+                let clean = index as f32 / 100.0 + place as f32 / 10.0;
+                assert!((value - clean).abs() <= 0.1 + 1e-6 && (0.0..=1.0).contains(value));
+            }
+        }
+    }
+
+    #[test]
+    fn crops_shift_by_at_most_that_many_pixels_and_flips_mirror() {
+        let (samples, start) = (resident(60), start(Noise::None));
+        let flipping = Arrangement {
+            augmentation: Augmentation {
+                crop: 0,
+                flip: true,
+            },
+            ..arrangement(60)
+        };
+        let loader = Loader::new(&samples, &SHAPE, flipping, &start);
+        let batch = batches(&loader, 0, 0).remove(0);
+        let mut flipped = 0;
+        for (row, &index) in batch.samples.chunks(6).zip(&batch.indices) {
+            let clean: Vec<f32> = (0..6)
+                .map(|place| index as f32 / 100.0 + place as f32 / 10.0)
+                .collect();
+            let mirrored: Vec<f32> = [2, 1, 0, 5, 4, 3].map(|place| clean[place]).to_vec();
+            assert!(row == clean || row == mirrored, "{row:?}");
+            flipped += usize::from(row == mirrored);
+        }
+        assert!((15..45).contains(&flipped), "{flipped} of 60");
+        let cropping = Arrangement {
+            augmentation: Augmentation {
+                crop: 1,
+                flip: false,
+            },
+            border: 0.5,
+            ..arrangement(60)
+        };
+        let loader = Loader::new(&samples, &SHAPE, cropping, &start);
+        let batch = batches(&loader, 0, 0).remove(0);
+        let mut seen = std::collections::BTreeSet::new();
+        for (row, &index) in batch.samples.chunks(6).zip(&batch.indices) {
+            let clean = |row: i32, column: i32| {
+                let inside = (0..2).contains(&row) && (0..3).contains(&column);
+                let value = index as f32 / 100.0 + (3 * row + column) as f32 / 10.0;
+                if inside { value } else { 0.5 }
+            };
+            let shifts = (-1..=1).flat_map(|down| (-1..=1).map(move |right| (down, right)));
+            let mut fits = shifts.filter(|(down, right)| {
+                (0..6)
+                    .all(|place| row[place as usize] == clean(place / 3 + down, place % 3 + right))
+            });
+            seen.insert(fits.next().unwrap());
+        }
+        assert!(seen.len() >= 7, "{seen:?}");
+    }
+
+    #[test]
+    fn batches_in_order_are_whole_where_they_have_to_be() {
+        let (samples, start) = (resident(5), start(Noise::None));
+        let whole = Arrangement {
+            whole_batches: true,
+            ..arrangement(4)
+        };
+        let loader = Loader::new(&samples, &SHAPE, whole, &start);
+        assert_eq!(loader.batches(), 1);
+        let batches: Vec<Prepared> = loader.in_order().collect();
+        assert_eq!(batches[1].indices, [4, 0, 1, 2]);
+        assert_eq!((batches[0].counted, batches[1].counted), (4, 1));
+    }
+
+    #[test]
+    fn an_error_ends_the_epoch() {
+        let (samples, start) = (resident(20), start(Noise::None));
+        let loader = Loader::new(&samples, &SHAPE, arrangement(2), &start);
+        let mut seen = 0;
+        let ended = loader.run(0, 0, |_| {
+            seen += 1;
+            if seen == 3 { Err("enough") } else { Ok(true) }
+        });
+        assert_eq!((ended, seen), (Err("enough"), 3));
+    }
+}

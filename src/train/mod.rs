@@ -7,6 +7,7 @@
 mod checkpoint;
 pub mod choice;
 mod engine;
+mod given;
 mod loader;
 pub mod methods;
 pub mod optim;
@@ -171,6 +172,8 @@ pub struct Config {
     pub tensor: Option<String>,
     /// The value of the samples that stands for padding, which is not perturbed.
     pub padding: Option<f32>,
+    /// A training graph made elsewhere, in the place of those that mohs derives.
+    pub training_graph: Option<PathBuf>,
     /// The seed by which all parameters are drawn anew first.
     pub reinitialize: Option<u64>,
     /// The steps of the attack by which robust accuracy is measured after each epoch.
@@ -186,6 +189,10 @@ pub struct Config {
 pub struct Setting {
     /// The model's input.
     pub(super) input: String,
+    /// The model's output with the scores.
+    pub(super) output: String,
+    /// A training graph made elsewhere.
+    given: Option<Arc<given::Given>>,
     /// What is perturbed: the input or an inner tensor.
     pub(super) tensor: String,
     /// Whether it is an inner tensor.

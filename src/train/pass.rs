@@ -167,6 +167,9 @@ fn derive(
     setting: &Setting,
     spec: &PassSpec,
 ) -> Result<TrainingGraph, Error> {
+    if let Some(given) = &setting.given {
+        return given.for_pass(trainable, setting, &setting.output, spec);
+    }
     let mut wrt = Vec::new();
     if spec.ascent.is_some() || setting.inner {
         wrt.push(setting.tensor.clone());

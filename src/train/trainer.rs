@@ -2,6 +2,7 @@
 
 use super::checkpoint::{Folder, Kept, Position};
 use super::engine::{Course, Engine};
+use super::given::Given;
 use super::loader::{Arrangement, Loader, Prepared};
 use super::methods::{Needs, Stats};
 use super::pass::PassSpec;
@@ -58,7 +59,10 @@ pub fn train(
     if let Some(seed) = config.reinitialize {
         reinitialize(&mut trainable, seed)?;
     }
-    let setting = setting(model, &trainable, config, &tensor)?;
+    let mut setting = setting(model, &trainable, config, &tensor)?;
+    if let Some(path) = &config.training_graph {
+        setting.given = Some(Arc::new(Given::open(path, model, &trainable)?));
+    }
     let Needs { noise, mut passes } = config.method.needs(&setting, &trainable)?;
     let looks = add_looks(&mut passes, config);
     let samples = data.resident()?;
@@ -237,6 +241,8 @@ fn setting(
     }
     Ok(Setting {
         input: model.input().to_owned(),
+        output: model.output().to_owned(),
+        given: None,
         tensor: tensor.to_owned(),
         inner,
         sample_shape: model.sample_shape().to_vec(),
@@ -374,6 +380,15 @@ fn asked(
         (
             "padding",
             text(config.padding.map(|padding| padding.to_string())),
+        ),
+        (
+            "training graph",
+            text(
+                config
+                    .training_graph
+                    .as_ref()
+                    .map(|path| path.display().to_string()),
+            ),
         ),
         (
             "new weights",

@@ -679,6 +679,10 @@ fn help_of_train() {
           --reinitialize <SEED>
               Draw all parameters anew by this seed before training
 
+          --training-graph <FILE>
+              Take losses and gradients from this graph, made under the contract of
+              `mohs gradient --parameters`
+
           --validation-steps <N>
               The steps of the attack that measures robust accuracy after each epoch
 

@@ -141,6 +141,14 @@ pub struct TrainArguments {
     /// Draw all parameters anew by this seed before training
     #[arg(long, value_name = "SEED", value_parser = whole, allow_negative_numbers = true, help_heading = "Training")]
     pub reinitialize: Option<u64>,
+    /// Take losses and gradients from this graph, made under the contract of `mohs gradient --parameters`
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "wrt",
+        help_heading = "Training"
+    )]
+    pub training_graph: Option<PathBuf>,
     /// The steps of the attack that measures robust accuracy after each epoch
     #[arg(long, value_name = "N", value_parser = above_zero::<NonZeroU32>, allow_negative_numbers = true, default_value = "10", help_heading = "Training")]
     pub validation_steps: NonZeroU32,

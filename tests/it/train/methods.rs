@@ -1,7 +1,7 @@
 //! Every method's weights after two steps against PyTorch's, in double precision (`tests/references/train/make_methods.py`).
 
 use mohs::data::{Dataset, Options, Source};
-use mohs::model::training::BatchNorm;
+use mohs::model::training::{BatchNorm, TrainableOptions, TrainingOptions};
 use mohs::model::{Model, ModelOptions};
 use mohs::onnx::to_tensor;
 use mohs::rng::{Key, Purpose, stream};
@@ -9,7 +9,7 @@ use mohs::threat::{Bounds, Norm};
 use mohs::train::methods::{METHODS, method};
 use mohs::train::optim::optimizer;
 use mohs::train::schedule::schedule;
-use mohs::train::{Augmentation, Config, Trained, train};
+use mohs::train::{Augmentation, Config, Error, Trained, train};
 use ndarray::{Array3, ArrayD, Axis};
 use ndarray_npy::{NpzReader, NpzWriter};
 use rand_distr::{Distribution, StandardNormal};
@@ -73,6 +73,7 @@ fn config(text: &str, norm: Norm, epsilon: f64) -> Config {
         freeze: Vec::new(),
         tensor: None,
         padding: None,
+        training_graph: None,
         reinitialize: None,
         validation_steps: NonZeroU32::MIN,
         checkpoint: None,
@@ -81,6 +82,11 @@ fn config(text: &str, norm: Norm, epsilon: f64) -> Config {
 }
 
 fn run(name: &str, config: &Config, limit: Option<u64>) -> Trained {
+    attempt(name, config, limit)
+        .unwrap_or_else(|error| panic!("{name} {}: {error}", config.method.label()))
+}
+
+fn attempt(name: &str, config: &Config, limit: Option<u64>) -> Result<Trained, Error> {
     crate::runtime_ready();
     let path = folder().join(format!("{name}.onnx"));
     let options = ModelOptions {
@@ -100,7 +106,6 @@ fn run(name: &str, config: &Config, limit: Option<u64>) -> Trained {
     let data = Dataset::open(&source).unwrap().prepared(&prepared).unwrap();
     let original = mohs::onnx::read(&path).unwrap();
     train(&model, &original, &data, None, config, &mut ())
-        .unwrap_or_else(|error| panic!("{name} {}: {error}", config.method.label()))
 }
 
 /// Compares every tensor of the trained model with the reference of that name.
@@ -167,6 +172,40 @@ fn the_perturbation_of_free_goes_on_from_batch_to_batch() {
         ..config("free:replays=2", Norm::Linf, 0.1)
     };
     assert_agrees(&run("mlp", &config, Some(1)), "mlp.carried");
+}
+
+/// A graph that was written to a file takes the place of the one that mohs derives, and gives the same weights.
+#[test]
+fn a_training_graph_made_elsewhere_gives_the_same_weights() {
+    crate::runtime_ready();
+    let path = folder().join("cnn.onnx");
+    let model = Model::open(&path, &ModelOptions::default()).unwrap();
+    let trainable = model.trainable(&TrainableOptions::default()).unwrap();
+    let options = TrainingOptions {
+        wrt: vec![model.input().to_owned()],
+        ..TrainingOptions::default()
+    };
+    let graph = trainable.derive(&options).unwrap().graph;
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("training.onnx");
+    mohs::onnx::write(&graph.to_model(), &file).unwrap();
+    let config = Config {
+        training_graph: Some(file),
+        ..config("free:replays=2", Norm::Linf, 0.1)
+    };
+    assert_agrees(&run("cnn", &config, None), "cnn.free");
+    let config = Config {
+        method: method("trades").unwrap(),
+        ..config
+    };
+    let error = attempt("cnn", &config, None).unwrap_err().to_string();
+    assert!(error.contains("--training-graph serves"), "{error}");
+    let config = Config {
+        training_graph: Some(path),
+        ..config
+    };
+    let error = attempt("cnn", &config, None).unwrap_err().to_string();
+    assert!(error.contains("it has no input `labels`"), "{error}");
 }
 
 /// The points that TRADES starts from in two epochs; the reference reads them from `starts.npz`.
