@@ -75,6 +75,9 @@ pub trait Arrays {
     fn select(&self, mask: ArrayId, a: ArrayId, b: ArrayId) -> ArrayId;
     /// `operation` over the elements of each sample: `[n, d]` to `[n, 1]`.
     fn reduce(&self, operation: Reduce, a: ArrayId) -> ArrayId;
+    /// The element of each sample that so many others are before in descending order (`rank`, `[n, 1]`, its fraction dropped, brought into
+    /// 0 to d − 1): `[n, d]` to `[n, 1]`.
+    fn at_rank(&self, a: ArrayId, rank: ArrayId) -> ArrayId;
     /// 1 at the first largest element of each sample, 0 elsewhere: `[n, d]` to `[n, d]`.
     fn one_hot_largest(&self, a: ArrayId) -> ArrayId;
     /// The number of elements of a sample, d.
@@ -231,6 +234,12 @@ impl<'a> Array<'a> {
     #[must_use]
     pub fn kth_largest(self, k: usize) -> Self {
         self.with(self.arrays.reduce(Reduce::KthLargest(k), self.id))
+    }
+
+    /// Each sample's element of a rank of its own, 0 being the largest: `[n, 1]`.
+    #[must_use]
+    pub fn at_rank(self, rank: Array<'a>) -> Self {
+        self.with(self.arrays.at_rank(self.id, rank.id))
     }
 
     /// 1 at each sample's first largest element, 0 elsewhere.

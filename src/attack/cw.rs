@@ -3,7 +3,7 @@
 use super::array::Array;
 use super::geometry;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Start,
+    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start,
     StateArray,
 };
 use crate::threat::Norm;
@@ -60,7 +60,7 @@ Carlini and Wagner: Towards Evaluating the Robustness of Neural Networks. IEEE S
     build: |table| {
         let cw: Cw = SPEC.read(table)?;
         cw.check()?;
-        Ok(Arc::new(cw))
+        Ok(Planned::Gradient(Arc::new(cw)))
     },
 };
 
@@ -383,7 +383,7 @@ fn state<'a>(search: Search<'a>, [weight, failed, succeeded]: [Array<'a>; 3]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::boundary::Plane;
+    use crate::attack::plane::Plane;
     use crate::attack::host::HostArrays;
     use crate::threat::Bounds;
     use ndarray::array;

@@ -4,8 +4,7 @@ use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Start,
-    StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start, StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};
@@ -49,7 +48,7 @@ Pintor, Roli, Brendel and Biggio: Fast Minimum-norm Adversarial Attacks through 
     build: |table| {
         let fmn: Fmn = SPEC.read(table)?;
         fmn.check()?;
-        Ok(Arc::new(fmn))
+        Ok(Planned::Gradient(Arc::new(fmn)))
     },
 };
 
@@ -194,7 +193,7 @@ fn dual_length(norm: Norm, gradient: Array<'_>) -> Array<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::boundary::Plane;
+    use crate::attack::plane::Plane;
     use crate::threat::Bounds;
 
     #[test]

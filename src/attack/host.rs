@@ -6,7 +6,7 @@
 //! Start at [`HostArrays::input`] and [`HostArrays::value`].
 
 use super::array::{Array, ArrayId, Arrays, Binary, Reduce, Unary};
-use ndarray::{ArcArray2, Array2, ArrayView1, Axis, Zip};
+use ndarray::{ArcArray2, Array1, Array2, ArrayView1, Axis, Zip};
 use std::cell::RefCell;
 
 /// An arena of host arrays that belong to one step of one batch.
@@ -121,6 +121,23 @@ impl Arrays for HostArrays {
         self.push(reduced.insert_axis(Axis(1)))
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank brought into the row, its fraction dropped"
+    )]
+    fn at_rank(&self, a: ArrayId, rank: ArrayId) -> ArrayId {
+        let (a, rank) = (self.get(a), self.get(rank));
+        let rank = stretch(&rank, (a.nrows(), 1));
+        let rows = a.rows().into_iter().zip(rank);
+        let chosen = rows.map(|(row, &rank)| {
+            let rank = (rank.max(0.0) as usize).min(row.len() - 1);
+            kth_largest(row, rank + 1)
+        });
+        let chosen = Array1::from_iter(chosen).insert_axis(Axis(1));
+        self.push(chosen)
+    }
+
     fn one_hot_largest(&self, a: ArrayId) -> ArrayId {
         let mut result = self.get(a).to_owned();
         for mut row in result.rows_mut() {
@@ -216,6 +233,16 @@ mod tests {
         assert_eq!(arrays.value(a.kth_largest(1)), array![[5.0], [-1.0]]);
         assert_eq!(arrays.value(a.kth_largest(2)), array![[5.0], [-2.0]]);
         assert_eq!(arrays.value(a.kth_largest(3)), array![[1.0], [-3.0]]);
+    }
+
+    #[test]
+    fn every_sample_has_a_rank_of_its_own() {
+        let arrays = HostArrays::new(3);
+        let a = arrays.input(array![[1.0, 5.0, 3.0], [-1.0, -2.0, -3.0], [0.0, 1.0, 2.0]]);
+        let rank = arrays.input(array![[1.9], [-3.0], [7.0]]);
+        assert_eq!(arrays.value(a.at_rank(rank)), array![[3.0], [-1.0], [0.0]]);
+        let last = arrays.value(a.at_rank(a.constant(2.0)));
+        assert_eq!(last, array![[1.0], [-3.0], [0.0]]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::spec::LOSS;
-use super::{Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Start, geometry};
+use super::{Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Planned, Start, geometry};
 use crate::threat::parse_number;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, num::NonZeroU32, sync::Arc};
@@ -52,7 +52,7 @@ The ℓ1 direction: Tramèr and Boneh: Adversarial Training and Robustness for M
     build: |table| {
         let pgd: Pgd = SPEC.read(table)?;
         pgd.check()?;
-        Ok(Arc::new(pgd))
+        Ok(Planned::Gradient(Arc::new(pgd)))
     },
 };
 
@@ -155,7 +155,7 @@ fn is_step_size(value: f64) -> bool {
 }
 
 /// A number above 0, or a text that holds one (`"2/255"`, as configuration files have to write it).
-fn positive_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+pub(super) fn positive_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     struct Visitor;
 
     impl de::Visitor<'_> for Visitor {
@@ -317,7 +317,7 @@ mod tests {
                 ..pgd(40, false)
             },
         ] {
-            let plan = AttackPlan::new(vec![Arc::new(attack.clone())]);
+            let plan = AttackPlan::new([Arc::new(attack.clone()) as Arc<dyn Attack>]);
             assert!(matches!(plan, Err(Error::Value { .. })), "{attack:?}");
         }
     }

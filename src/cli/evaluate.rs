@@ -11,7 +11,7 @@ use super::progress::{Position, Progress};
 use super::session;
 use super::terminal::{print, stdout_style};
 use crate::attack::AttackPlan;
-use crate::data::{self, Dataset, Source};
+use crate::data::{self, Dataset};
 use crate::evaluate::{self, Adversarial, Config, Observer, ObserverError, Report};
 use crate::model::{GradientGraph, Model, slope};
 use crate::outcome::{SampleOutcome, Sheet, Summary, SummaryRow};

@@ -135,7 +135,7 @@ fn read_baseline(path: &Path) -> Result<Option<Sheet>, Failure> {
 /// What the plan will evaluate.
 fn cells(config: &Config) -> Vec<(String, Norm, f64)> {
     let attacks = config.attacks.attacks().iter();
-    let labels = attacks.map(|attack| attack.label());
+    let labels = attacks.map(crate::attack::Planned::label);
     labels
         .flat_map(|label| {
             let radii = config.epsilons.iter();

@@ -24,12 +24,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// One attack on one data set.
-#[derive(Clone, Copy)]
-pub(super) struct Job<'a> {
+pub(super) struct Job<'a, A: ?Sized = dyn Attack> {
     pub(super) model: &'a Model,
     pub(super) data: &'a Dataset,
     pub(super) config: &'a Config,
-    pub(super) attack: &'a dyn Attack,
+    pub(super) attack: &'a A,
     pub(super) clean: &'a CleanVerdicts,
     pub(super) slots: usize,
     /// At most so many samples are attacked, from the first.
@@ -37,6 +36,33 @@ pub(super) struct Job<'a> {
     /// The range in which the smallest radius of each sample is looked for, instead of attacking at the radii that are given.
     pub(super) search: Option<(f64, f64)>,
 }
+
+impl<A: ?Sized> Clone for Job<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: ?Sized> Copy for Job<'_, A> {}
+
+impl<'a, A: ?Sized> Job<'a, A> {
+    /// The same with another attack.
+    pub(super) fn of<B: ?Sized>(&self, attack: &'a B) -> Job<'a, B> {
+        Job {
+            model: self.model,
+            data: self.data,
+            config: self.config,
+            attack,
+            clean: self.clean,
+            slots: self.slots,
+            most: self.most,
+            search: self.search,
+        }
+    }
+}
+
+/// How far beyond the radius a point may be to be judged, brought back into the ball: more than any rounding, less than anything else.
+const NEAR: f64 = 1.01;
 
 /// What running a job has shown besides the outcomes.
 pub(super) struct Ran {
@@ -46,6 +72,8 @@ pub(super) struct Ran {
     pub(super) tallies: Vec<Tally>,
     /// The smallest radii, in the order of the data, where they were looked for.
     pub(super) found: Vec<Found>,
+    /// What else is to be said, in sentences.
+    pub(super) notes: Vec<String>,
 }
 
 /// Runs one attack over all samples.
@@ -73,7 +101,7 @@ pub(super) fn run(
         program,
         chains: Vec::new(),
         ledger: Ledger {
-            job,
+            config: job.config,
             label: &label,
             accumulator,
             progress,
@@ -81,6 +109,8 @@ pub(super) fn run(
             waiting: BTreeMap::new(),
             next: None,
             tallies: vec![Tally::default(); job.config.epsilons.len()],
+            searches: job.search.is_some(),
+            nearest: job.attack.goal() == Goal::MinimumNorm,
             found: Vec::new(),
         },
         judge,
@@ -111,6 +141,7 @@ pub(super) fn run(
         runtime_seconds,
         tallies: ledger.tallies,
         found,
+        notes: Vec::new(),
     })
 }
 
@@ -170,7 +201,13 @@ impl Engine<'_, '_> {
         self.runtime_seconds += spent;
         let (steps, goal) = (self.job.attack.steps(), self.job.attack.goal());
         let Config { norm, keep, .. } = *self.job.config;
-        let judged =
+        let epsilons = &self.job.config.epsilons;
+        let judged = |chain: &Chain, point: &[f32]| match goal {
+            // Some attacks look in a larger ball first.
+            Goal::Radius => norm.distance(&chain.clean, point) <= NEAR * epsilons[chain.epsilon],
+            Goal::MinimumNorm => chain.is_nearer(norm, point),
+        };
+        let judged_last =
             |chain: &Chain, point: &[f32]| goal == Goal::Radius || chain.is_nearer(norm, point);
         let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
         let mut proposals = Vec::new();
@@ -183,7 +220,7 @@ impl Engine<'_, '_> {
                 // There is no next point; the current one is what this restart came to.
                 chain.give_up(steps);
                 let point = self.program.point(slot)?;
-                if judged(chain, &point) {
+                if judged_last(chain, &point) {
                     proposals.push(Proposal { slot, point });
                 }
                 continue;
@@ -200,7 +237,7 @@ impl Engine<'_, '_> {
             }
             if chain.step == steps {
                 let point = advance.point(slot)?;
-                if judged(chain, &point) {
+                if judged_last(chain, &point) {
                     proposals.push(Proposal { slot, point });
                 }
             }

@@ -130,7 +130,14 @@ pub fn minimal_epsilon(
     };
     let mut rows: Vec<MinimalRow> = Vec::new();
     let mut worst: Vec<Found> = Vec::new();
-    for attack in attacks {
+    for planned in attacks {
+        let Some(attack) = planned.gradient() else {
+            return Err(Error::Config(format!(
+                "{} needs no gradients, and the search for the smallest radius is made with attacks that follow them; for trees and the like \
+                 give a ladder of radii with --epsilon",
+                planned.label()
+            )));
+        };
         let job = Job {
             model,
             data,
@@ -141,7 +148,7 @@ pub fn minimal_epsilon(
             most: u64::MAX,
             search: Some(range),
         };
-        let run = run_of(attack.as_ref(), config.norm, high);
+        let run = run_of(planned, config.norm, high);
         let mut accumulator = Accumulator::new(String::new(), vec![run])?;
         let graph = gradients.get(attack.as_ref())?;
         let mut told = Told(observer);

@@ -108,7 +108,15 @@ pub fn targeted<'g>(
             let margin = (logits * difference).sum(&[1]).reshape(&batch);
             Some(from_value(margin))
         }
-        Loss::CrossEntropy | Loss::Dlr => None,
+        Loss::Dlr => {
+            let difference = hot(targets) - hot(labels);
+            let margin = (logits * difference).sum(&[1]);
+            let (top, _) = logits.top_k(4, 1);
+            let at = |place: i64| top.slice(1, place, Dim::fixed(place + 1));
+            let spread = at(0) - (at(2) + at(3)) * 0.5 + 1e-12;
+            Some(from_value((margin / spread).reshape(&batch)))
+        }
+        Loss::CrossEntropy => None,
     }
 }
 

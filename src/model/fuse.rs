@@ -99,6 +99,15 @@ impl Arrays for GraphArrays<'_> {
         })
     }
 
+    fn at_rank(&self, a: ArrayId, rank: ArrayId) -> ArrayId {
+        let a = self.number(a);
+        let depth = i64::try_from(self.width).unwrap_or(i64::MAX);
+        let batch = a.shape().first().copied().unwrap_or(Dim::BATCH);
+        let rank = self.number(rank).max(0.0).min((depth - 1) as f64);
+        let rank = rank.expand(&[batch, Dim::ONE]).cast(DType::I64);
+        self.push(a.top_k(depth, 1).0.gather_elements(rank, 1))
+    }
+
     fn one_hot_largest(&self, a: ArrayId) -> ArrayId {
         let a = self.number(a);
         let shape = a.shape();

@@ -65,7 +65,7 @@ pub fn subject(check: &Check, summary: &Summary) -> String {
 }
 
 /// What was measured, with its interval.
-fn measured(check: &Check) -> String {
+pub(super) fn measured(check: &Check) -> String {
     let number = number(check.kind, check.measured);
     match (check.low, check.high) {
         (Some(low), Some(high)) if !low.is_nan() && check.estimate == Estimate::Point => {
@@ -81,7 +81,7 @@ fn measured(check: &Check) -> String {
 }
 
 /// `≥ 40.0 %`
-fn threshold(check: &Check) -> String {
+pub(super) fn threshold(check: &Check) -> String {
     format!(
         "{} {}",
         check.sense.symbol(),

@@ -15,12 +15,16 @@ use std::sync::Arc;
 
 pub(crate) const TOLERANCE: f32 = 1e-5;
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 pub(crate) fn attack(text: &str) -> Arc<dyn Attack> {
-    Arc::clone(&AttackPlan::parse(text).unwrap().attacks()[0])
+    Arc::clone(
+        AttackPlan::parse(text).unwrap().attacks()[0]
+            .gradient()
+            .unwrap(),
+    )
 }
 
 pub(crate) fn digits(name: &str) -> Model {

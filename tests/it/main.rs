@@ -25,6 +25,7 @@ mod onnx_nodes;
 mod operators;
 mod parameters;
 mod quantized;
+mod queries;
 mod references;
 mod registry;
 mod slopes;

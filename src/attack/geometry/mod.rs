@@ -57,6 +57,15 @@ pub fn project<'a>(context: &Context<'a>, point: Array<'a>) -> Array<'a> {
     }
 }
 
+/// g/‖g‖₁, or 0 where g is all zero: divided by the largest |g| first, so that no tiny gradient is lost.
+#[must_use]
+pub fn of_unit_sum(gradient: Array<'_>) -> Array<'_> {
+    let largest = gradient.abs().largest();
+    let scaled = gradient / largest.gt(0.0).select(largest, 1.0);
+    // The sum of a scaled gradient is at least 1 unless it is all zero.
+    scaled / scaled.abs().sum().max(1.0)
+}
+
 /// The length of each sample's perturbation, `[n, 1]`, as float32 has it; what is reported is measured by [`Norm::distance`].
 #[must_use]
 pub fn length(norm: Norm, perturbation: Array<'_>) -> Array<'_> {

@@ -135,6 +135,7 @@ fn help_of_mohs() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a snapshot")]
 fn help_of_evaluate() {
     insta::assert_snapshot!(help_of("evaluate"), @r"
     Attacks a classifier on every sample of a data set, within a ball of radius ε,

