@@ -20,6 +20,7 @@ mod gradcheck;
 mod inner_tensor;
 mod layering;
 mod lift;
+mod minimum_norm;
 mod onnx_nodes;
 mod operators;
 mod parameters;
