@@ -39,15 +39,24 @@ pub use mi_fgsm::MiFgsm;
 pub use pgd::Pgd;
 pub use plan::AttackPlan;
 pub(crate) use plan::read_value;
-pub(crate) use spec::{did_you_mean, list, plain};
 pub use spec::{AttackSpec, Parameter, markdown};
+pub(crate) use spec::{did_you_mean, list, plain};
 
 use crate::threat::Norm;
 use array::Array;
 use std::fmt;
 
 /// Every attack, in the order in which they are listed.
-pub const ATTACKS: &[AttackSpec] = &[fgsm::SPEC, fgm::SPEC, pgd::SPEC, mi_fgsm::SPEC, apgd::SPEC, fab::SPEC, fmn::SPEC, ddn::SPEC];
+pub const ATTACKS: &[AttackSpec] = &[
+    fgsm::SPEC,
+    fgm::SPEC,
+    pgd::SPEC,
+    mi_fgsm::SPEC,
+    apgd::SPEC,
+    fab::SPEC,
+    fmn::SPEC,
+    ddn::SPEC,
+];
 
 /// An attack with its parameters set: where to start, and how to get from one point to the next.
 ///

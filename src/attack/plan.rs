@@ -195,7 +195,10 @@ mod tests {
             ("circle", "there is no attack `circle`"),
             ("", "no attack is named"),
         ] {
-            assert_eq!(message(text), format!("{expected}; the attacks are {known}"));
+            assert_eq!(
+                message(text),
+                format!("{expected}; the attacks are {known}")
+            );
         }
         for (text, expected) in [
             (

@@ -248,7 +248,11 @@ pub fn evaluate(
     let batch_size = config
         .batch_size
         .unwrap_or_else(|| default_batch(data.sample_len()));
-    let targets = config.attacks.attacks().iter().map(|attack| attack.targets());
+    let targets = config
+        .attacks
+        .attacks()
+        .iter()
+        .map(|attack| attack.targets());
     let targets = usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX);
     let (clean, mut runtime_seconds) =
         judge_clean(&mut judge, model, data, config.bounds, targets)?;
@@ -374,12 +378,7 @@ impl Watched<'_> {
             slots: self.slots,
             most: u64::MAX,
         };
-        found.extend(diagnose::control::run(
-            &job,
-            control.loss,
-            gradient,
-            judge,
-        )?);
+        found.extend(diagnose::control::run(&job, control.loss, gradient, judge)?);
         Ok(found)
     }
 }

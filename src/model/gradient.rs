@@ -103,7 +103,8 @@ pub fn derive(
     let wrt = wanted_values(&graph, input, &options.wrt)?;
     let scores = Scores::find(&graph, output, options.keep_softmax)?;
     // The targeted form of dlr looks at the fourth score too.
-    let least = options.loss.least_classes() + i64::from(options.targeted && options.loss == Loss::Dlr);
+    let least =
+        options.loss.least_classes() + i64::from(options.targeted && options.loss == Loss::Dlr);
     if scores.classes < least {
         return Err(Error::Unsuitable(format!(
             "output `{}` has {} classes, and the {} loss needs at least {least}; choose another loss",
@@ -119,7 +120,11 @@ pub fn derive(
             .map(|id| format!("grad.{}", graph.name(*id)))
             .collect()
     };
-    for name in names.iter().map(String::as_str).chain(["labels", "targets", "loss"]) {
+    for name in names
+        .iter()
+        .map(String::as_str)
+        .chain(["labels", "targets", "loss"])
+    {
         make_room(&mut graph, name)?;
     }
     let labels = add_input(&mut graph, "labels", DType::I64, &[scores.batch]);
