@@ -17,6 +17,8 @@ pub type Stream = rand_chacha::ChaCha8Rng;
 pub enum Purpose {
     /// The point in the ball from which an attack starts.
     RandomStart = 1,
+    /// The points that an attack without gradients asks about.
+    Queries = 2,
     /// The order of the samples in an epoch of training (the epoch stands in the sample's place).
     Shuffle = 101,
     /// Where a sample is cropped and whether it is flipped, in an epoch of training (in the restart's place).

@@ -4,8 +4,7 @@ use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Start,
-    StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start, StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};
@@ -49,7 +48,7 @@ Rony, Hafemann, Oliveira, Ben Ayed, Sabourin and Granger: Decoupling Direction a
     build: |table| {
         let ddn: Ddn = SPEC.read(table)?;
         ddn.check()?;
-        Ok(Arc::new(ddn))
+        Ok(Planned::Gradient(Arc::new(ddn)))
     },
 };
 
@@ -165,7 +164,7 @@ impl Attack for Ddn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::boundary::Plane;
+    use crate::attack::plane::Plane;
     use crate::threat::Bounds;
 
     #[test]

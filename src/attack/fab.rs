@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::geometry::{self, Hyperplane};
-use super::{Attack, AttackSpec, Context, Error, Goal, Loss, Next, Parameter, Pass, Start};
+use super::{Attack, AttackSpec, Context, Error, Goal, Loss, Next, Parameter, Pass, Planned, Start};
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -63,7 +63,7 @@ Croce and Hein: Minimally distorted Adversarial Examples with a Fast Adaptive Bo
     build: |table| {
         let fab: Fab = SPEC.read(table)?;
         fab.check()?;
-        Ok(Arc::new(fab))
+        Ok(Planned::Gradient(Arc::new(fab)))
     },
 };
 
@@ -192,7 +192,7 @@ impl Attack for Fab {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::boundary::Plane;
+    use crate::attack::plane::Plane;
     use crate::threat::{Bounds, Norm};
 
     #[test]

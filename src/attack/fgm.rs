@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::spec::LOSS;
-use super::{Attack, AttackSpec, Context, Loss, Next, Pass, Start, geometry};
+use super::{Attack, AttackSpec, Context, Loss, Next, Pass, Planned, Start, geometry};
 use std::sync::Arc;
 
 pub(super) const SPEC: AttackSpec = AttackSpec {
@@ -23,7 +23,7 @@ In ℓ1 within bounds it is weak, as a single element meets its bound long befor
     parameters: &[LOSS],
     reference: "\
 Miyato, Dai and Goodfellow: Adversarial Training Methods for Semi-Supervised Text Classification. ICLR 2017, <https://arxiv.org/abs/1605.07725>, section 3.",
-    build: |table| Ok(Arc::new(SPEC.read::<Fgm>(table)?)),
+    build: |table| Ok(Planned::Gradient(Arc::new(SPEC.read::<Fgm>(table)?))),
 };
 
 /// The fast gradient method.

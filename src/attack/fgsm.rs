@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::spec::LOSS;
-use super::{Attack, AttackSpec, Context, Error, Loss, Next, Pass, Start, geometry};
+use super::{Attack, AttackSpec, Context, Error, Loss, Next, Pass, Planned, Start, geometry};
 use crate::threat::Norm;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ In the ℓ2 and ℓ1 norms the same single step is `fgm`.",
     parameters: &[LOSS],
     reference: "\
 Goodfellow, Shlens and Szegedy: Explaining and Harnessing Adversarial Examples. ICLR 2015, <https://arxiv.org/abs/1412.6572>, section 4.",
-    build: |table| Ok(Arc::new(SPEC.read::<Fgsm>(table)?)),
+    build: |table| Ok(Planned::Gradient(Arc::new(SPEC.read::<Fgsm>(table)?))),
 };
 
 /// The fast gradient sign method.

@@ -4,8 +4,7 @@ use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Start,
-    StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start, StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};
@@ -49,7 +48,7 @@ Pintor, Roli, Brendel and Biggio: Fast Minimum-norm Adversarial Attacks through 
     build: |table| {
         let fmn: Fmn = SPEC.read(table)?;
         fmn.check()?;
-        Ok(Arc::new(fmn))
+        Ok(Planned::Gradient(Arc::new(fmn)))
     },
 };
 
@@ -194,16 +193,17 @@ fn dual_length(norm: Norm, gradient: Array<'_>) -> Array<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::boundary::Plane;
+    use crate::attack::plane::Plane;
     use crate::threat::Bounds;
 
     #[test]
     fn the_nearest_point_of_a_linear_model_is_found() {
         for norm in Norm::ALL {
             for bounds in [Bounds::UNIT, Bounds::NONE] {
-                // In ℓ1 the nearest point of a linear model is on one axis, however little its weight is the largest: that takes long steps.
+                // Without bounds, the nearest point in ℓ1 is on the axis of the largest weight, by however little: that takes long steps.
+                let long = norm == Norm::L1 && bounds == Bounds::NONE;
                 let fmn = Fmn {
-                    step_size: if norm == Norm::L1 { 100.0 } else { 1.0 },
+                    step_size: if long { 100.0 } else { 1.0 },
                     ..Fmn::default()
                 };
                 Plane::new(norm, bounds, 8, 50).assert_nearest(&fmn, 0.01);

@@ -4,8 +4,8 @@ use super::array::Array;
 use super::pgd::positive_number;
 use super::spec::LOSS;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Start, StateArray,
-    geometry,
+    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start,
+    StateArray, geometry,
 };
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, sync::Arc};
@@ -47,7 +47,7 @@ Dong, Liao, Pang, Su, Zhu, Hu and Li: Boosting Adversarial Attacks with Momentum
     build: |table| {
         let attack: MiFgsm = SPEC.read(table)?;
         attack.check()?;
-        Ok(Arc::new(attack))
+        Ok(Planned::Gradient(Arc::new(attack)))
     },
 };
 

@@ -2,14 +2,16 @@
 //!
 //! An attack is two functions, `init` and `step` ([`Attack`]): it sees no model, no session, no batch and no loop.
 //! The engine (`evaluate`) owns the loop; `model::program` fuses the step with the gradient graph.
+//! An attack that needs no gradient is a search that asks about one point after the other ([`QueryAttack`]).
 //! One file per attack; [`ATTACKS`] is the table that the command line, the documentation and the reports read.
 //! What attacks have in common (directions, projections) is in [`geometry`].
 //! Start at [`AttackPlan::parse`] for the attacks that a user asked for, at [`Attack`] to write one.
 
 mod apgd;
 pub mod array;
-#[cfg(test)]
 mod boundary;
+mod crossing;
+mod cw;
 mod ddn;
 mod error;
 mod expectation;
@@ -18,29 +20,40 @@ mod fgm;
 mod fgsm;
 mod fmn;
 pub mod geometry;
+mod grid;
+mod hopskipjump;
 pub mod host;
 #[cfg(test)]
 mod linear;
 mod mi_fgsm;
 mod pgd;
 mod plan;
+#[cfg(test)]
+mod plane;
+mod query;
 mod schedule;
 mod spec;
+mod square;
 
 pub use crate::loss::Loss;
 pub use apgd::Apgd;
+pub use boundary::Boundary;
+pub use cw::Cw;
 pub use ddn::Ddn;
 pub use error::Error;
 pub use fab::Fab;
 pub use fgm::Fgm;
 pub use fgsm::Fgsm;
 pub use fmn::Fmn;
+pub use hopskipjump::HopSkipJump;
 pub use mi_fgsm::MiFgsm;
 pub use pgd::Pgd;
-pub use plan::AttackPlan;
 pub(crate) use plan::read_value;
+pub use plan::{AttackPlan, Planned};
+pub use query::{Answer, QueryAttack, Scene, Search};
 pub use spec::{AttackSpec, Parameter, markdown};
 pub(crate) use spec::{did_you_mean, list, plain};
+pub use square::Square;
 
 use crate::threat::Norm;
 use array::Array;
@@ -56,6 +69,10 @@ pub const ATTACKS: &[AttackSpec] = &[
     fab::SPEC,
     fmn::SPEC,
     ddn::SPEC,
+    cw::SPEC,
+    square::SPEC,
+    hopskipjump::SPEC,
+    boundary::SPEC,
 ];
 
 /// An attack with its parameters set: where to start, and how to get from one point to the next.

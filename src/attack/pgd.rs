@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::spec::LOSS;
-use super::{Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Start, geometry};
+use super::{Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Planned, Start, geometry};
 use crate::threat::parse_number;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, num::NonZeroU32, sync::Arc};
@@ -52,7 +52,7 @@ The ℓ1 direction: Tramèr and Boneh: Adversarial Training and Robustness for M
     build: |table| {
         let pgd: Pgd = SPEC.read(table)?;
         pgd.check()?;
-        Ok(Arc::new(pgd))
+        Ok(Planned::Gradient(Arc::new(pgd)))
     },
 };
 
@@ -319,7 +319,7 @@ mod tests {
                 ..pgd(40, false)
             },
         ] {
-            let plan = AttackPlan::new(vec![Arc::new(attack.clone())]);
+            let plan = AttackPlan::new([Arc::new(attack.clone()) as Arc<dyn Attack>]);
             assert!(matches!(plan, Err(Error::Value { .. })), "{attack:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! The attacks that a user asked for.
 
 use super::spec::{did_you_mean, list};
-use super::{ATTACKS, Attack, AttackSpec, Error};
+use super::{ATTACKS, Attack, AttackSpec, Error, QueryAttack};
 use crate::threat::{Norm, parse_number};
 use std::sync::Arc;
 use toml::{Table, Value};
@@ -9,7 +9,97 @@ use toml::{Table, Value};
 /// The attacks of one evaluation, in the order in which they were asked for; at least one, no two alike.
 #[derive(Debug, Clone)]
 pub struct AttackPlan {
-    attacks: Vec<Arc<dyn Attack>>,
+    attacks: Vec<Planned>,
+}
+
+/// An attack of any kind, with its parameters set.
+#[derive(Debug, Clone)]
+pub enum Planned {
+    /// One that follows gradients.
+    Gradient(Arc<dyn Attack>),
+    /// One that needs none.
+    Query(Arc<dyn QueryAttack>),
+}
+
+impl Planned {
+    /// The name on the command line and in reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Planned::Gradient(attack) => attack.name(),
+            Planned::Query(attack) => attack.name(),
+        }
+    }
+
+    /// The name with every parameter that differs from its default.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Planned::Gradient(attack) => attack.label(),
+            Planned::Query(attack) => attack.label(),
+        }
+    }
+
+    /// Refuses parameters that make no sense.
+    ///
+    /// # Errors
+    /// [`Error::Value`], which says what would be right.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Planned::Gradient(attack) => attack.check(),
+            Planned::Query(attack) => attack.check(),
+        }
+    }
+
+    /// Refuses norms that the attack is not made for.
+    ///
+    /// # Errors
+    /// [`Error::Norm`], which says what to use instead.
+    pub fn check_norm(&self, norm: Norm) -> Result<(), Error> {
+        match self {
+            Planned::Gradient(attack) => attack.check_norm(norm),
+            Planned::Query(attack) => attack.check_norm(norm),
+        }
+    }
+
+    /// Gradient evaluations, or queries, of a restart.
+    #[must_use]
+    pub fn steps(&self) -> u32 {
+        match self {
+            Planned::Gradient(attack) => attack.steps(),
+            Planned::Query(attack) => attack.queries(),
+        }
+    }
+
+    /// How often the attack is run on a sample that it has not broken yet.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        match self {
+            Planned::Gradient(attack) => attack.restarts(),
+            Planned::Query(attack) => attack.restarts(),
+        }
+    }
+
+    /// The attack, where it follows gradients.
+    #[must_use]
+    pub fn gradient(&self) -> Option<&Arc<dyn Attack>> {
+        match self {
+            Planned::Gradient(attack) => Some(attack),
+            Planned::Query(_) => None,
+        }
+    }
+}
+
+impl From<Arc<dyn Attack>> for Planned {
+    fn from(attack: Arc<dyn Attack>) -> Self {
+        Planned::Gradient(attack)
+    }
+}
+
+impl From<Arc<dyn QueryAttack>> for Planned {
+    fn from(attack: Arc<dyn QueryAttack>) -> Self {
+        Planned::Query(attack)
+    }
 }
 
 impl AttackPlan {
@@ -17,7 +107,8 @@ impl AttackPlan {
     ///
     /// # Errors
     /// Where there is none, where one's parameters make no sense, or where two have the same label.
-    pub fn new(attacks: Vec<Arc<dyn Attack>>) -> Result<Self, Error> {
+    pub fn new(attacks: impl IntoIterator<Item = impl Into<Planned>>) -> Result<Self, Error> {
+        let attacks: Vec<Planned> = attacks.into_iter().map(Into::into).collect();
         if attacks.is_empty() {
             return Err(Error::Empty { known: known() });
         }
@@ -62,13 +153,13 @@ impl AttackPlan {
         let attacks = items
             .into_iter()
             .map(|(name, table)| (find(name)?.build)(table))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         AttackPlan::new(attacks)
     }
 
     /// The attacks, in order.
     #[must_use]
-    pub fn attacks(&self) -> &[Arc<dyn Attack>] {
+    pub fn attacks(&self) -> &[Planned] {
         &self.attacks
     }
 
@@ -160,7 +251,7 @@ mod tests {
     fn every_kind_of_value_is_read() {
         let plan =
             AttackPlan::parse("pgd:steps=7,step_size=2/255,random_start=false,loss=dlr").unwrap();
-        let pgd = &plan.attacks()[0];
+        let pgd = plan.attacks()[0].gradient().unwrap();
         assert_eq!(pgd.steps(), 7);
         assert_eq!(pgd.step_size(1.0), 2.0 / 255.0);
         assert!(!pgd.random_start());
@@ -306,7 +397,7 @@ mod tests {
     fn tables_hold_fractions_as_text() {
         let table: Table = "step_size = '2/255'\nsteps = 3".parse().unwrap();
         let pgd = (find("pgd").unwrap().build)(table).unwrap();
-        assert_eq!(pgd.step_size(1.0), 2.0 / 255.0);
+        assert_eq!(pgd.gradient().unwrap().step_size(1.0), 2.0 / 255.0);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::adversarial::AdversarialWriter;
 use super::arguments::{BatchSize, EvaluateArguments, Keep, ModelArguments, Verbosity};
 use super::dataset;
 use super::exit::{Blame, Failure};
+use super::minimal::Search;
 use super::missing;
 use super::output::{OutputFile, OutputFolder, commit, distinct};
 use super::progress::{Position, Progress};
@@ -23,11 +24,29 @@ use std::path::Path;
 pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result<(), Failure> {
     let mut prepared = Prepared::new(arguments)?;
     let files = std::mem::take(&mut prepared.files);
-    let progress = Progress::new(verbosity);
-    let evaluated = perform(&prepared.work(), files, &progress, None)?;
-    let report = evaluated.write()?;
+    let search = Search::open(arguments, files.folder())?;
+    let evaluated = if prepared.epsilons.is_empty() {
+        None
+    } else {
+        let progress = Progress::new(verbosity);
+        Some(perform(&prepared.work(), files, &progress, None)?)
+    };
+    let searched = search.map(|search| search.run(&prepared, verbosity));
+    let (found, file) = searched.transpose()?.unwrap_or_default();
+    let others: Vec<OutputFile> = file.into_iter().collect();
+    let mut text = String::new();
+    match evaluated {
+        Some(evaluated) => {
+            let report = evaluated.write_with(others)?;
+            text.push_str(&results(report, prepared.epsilons));
+        }
+        None => commit(others).or_bad_input()?,
+    }
     say_where(arguments);
-    print(&results(report, prepared.epsilons)).or_bad_input()
+    if !text.is_empty() && !found.is_empty() {
+        text.push('\n');
+    }
+    print(&(text + &found)).or_bad_input()
 }
 
 /// The table and what was noticed, for the terminal.
@@ -50,7 +69,15 @@ pub(super) fn results(report: Report, epsilons: Vec<Epsilon>) -> String {
 /// Says what was written.
 pub(super) fn say_where(arguments: &EvaluateArguments) {
     if let Some(folder) = &arguments.out {
-        tracing::info!("summary.csv and samples.csv are in {}", folder.display());
+        let mut names = Vec::new();
+        if !arguments.epsilon.is_empty() {
+            names.extend(["summary.csv", "samples.csv"]);
+        }
+        if arguments.minimal_epsilon.is_some() {
+            names.push("minimal_epsilon.csv");
+        }
+        let are = if names.len() == 1 { "is" } else { "are" };
+        tracing::info!("{} {are} in {}", names.join(" and "), folder.display());
     }
     if let Some(file) = &arguments.save_adversarial {
         tracing::info!("the adversarial examples are in {}", file.display());
@@ -76,7 +103,8 @@ impl Prepared {
             missing::require(path, &[".onnx"])?;
         }
         let files = Files::open(arguments)?;
-        let unfitted = Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
+        let unfitted =
+            Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
         let model = open_model(&arguments.model, arguments)?;
         let dataset = fitted(unfitted, arguments, &model)?;
         let gradient = match &arguments.gradient {
@@ -159,7 +187,11 @@ pub(super) fn fitted(
     model: &Model,
 ) -> Result<Dataset, Failure> {
     let dataset = dataset
-        .prepared(&dataset::preparation(&arguments.reading, bounds(arguments), model))
+        .prepared(&dataset::preparation(
+            &arguments.reading,
+            bounds(arguments),
+            model,
+        ))
         .or_bad_input()?;
     for note in dataset.notes() {
         tracing::info!("{note}");
@@ -243,7 +275,17 @@ pub(super) struct Files {
 impl Files {
     fn open(arguments: &EvaluateArguments) -> Result<Self, Failure> {
         let mut files = match &arguments.out {
-            Some(path) => Files::in_folder(&OutputFolder::open(path).or_bad_input()?)?,
+            Some(path) => {
+                let folder = OutputFolder::open(path).or_bad_input()?;
+                if arguments.epsilon.is_empty() {
+                    Files {
+                        folder: Some(folder),
+                        ..Files::default()
+                    }
+                } else {
+                    Files::in_folder(&folder)?
+                }
+            }
             None => Files::default(),
         };
         if let Some(path) = &arguments.save_adversarial {
@@ -345,13 +387,26 @@ impl Observer for Watching<'_> {
     }
 
     fn progress(&mut self, progress: evaluate::Progress) {
+        Showing(self.progress).progress(progress);
+    }
+}
+
+/// Progress alone.
+pub(super) struct Showing<'a>(pub(super) &'a Progress);
+
+impl Observer for Showing<'_> {
+    fn outcome(&mut self, _: &SampleOutcome) -> Result<(), ObserverError> {
+        Ok(())
+    }
+
+    fn progress(&mut self, progress: evaluate::Progress) {
         let evaluate::Progress {
             done,
             total,
             broken,
             gradients,
         } = progress;
-        self.progress.update(Position {
+        self.0.update(Position {
             done,
             total,
             broken,
@@ -386,7 +441,7 @@ fn bounds(arguments: &EvaluateArguments) -> Bounds {
 }
 
 /// Whose fault an error of the evaluation is.
-fn blame(error: evaluate::Error) -> Failure {
+pub(super) fn blame(error: evaluate::Error) -> Failure {
     match error {
         evaluate::Error::Model(error) => session::blame(error),
         error => Failure::bad_input(error),

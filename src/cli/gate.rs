@@ -3,9 +3,10 @@
 use super::arguments::{EvaluateArguments, GateArguments, ModelArguments, Verbosity};
 use super::compare::ComparisonFiles;
 use super::config::{ConfigError, FILE, template};
-use super::evaluate::{self, Files, Prepared, Work, perform, results, say_where};
 use super::dataset;
+use super::evaluate::{self, Files, Prepared, Work, perform, results, say_where};
 use super::exit::{Blame, Failure};
+use super::minimal::Search;
 use super::output::{OutputFile, commit};
 use super::progress::Progress;
 use super::terminal::{print, stdout_style};
@@ -30,6 +31,11 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     // Everything that can be refused is, before anything runs.
     let config = evaluate::config(&arguments.evaluate)?;
     let radii = evaluate::radii(&arguments.evaluate);
+    if radii.is_empty() {
+        return Err(Failure::bad_input(anyhow!(
+            "a gate needs radii to attack at: give --epsilon"
+        )));
+    }
     thresholds
         .check(config.norm, &radii, baseline.is_some())
         .or_bad_input()?;
@@ -58,6 +64,7 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     let mut now = Sheet::new();
     let noted = before.is_some().then_some(&mut now);
     let files = std::mem::take(&mut prepared.files);
+    let search = Search::open(&arguments.evaluate, files.folder())?;
     let progress = Progress::new(verbosity);
     let mut evaluated = perform(&prepared.work(), files, &progress, noted)?;
     let compared = before
@@ -71,10 +78,13 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     });
     let unclear = thresholds.diagnose(&verdict);
     evaluated.report.diagnostics.extend(unclear);
-    let others = match (comparison_files, &compared) {
+    let mut others = match (comparison_files, &compared) {
         (Some(files), Some(compared)) => files.write(compared)?,
         _ => Vec::new(),
     };
+    let searched = search.map(|search| search.run(&prepared, verbosity));
+    let (found, file) = searched.transpose()?.unwrap_or_default();
+    others.extend(file);
     let report = evaluated.write_with(others)?;
     say_where(&arguments.evaluate);
     let summary = Summary {
@@ -82,6 +92,10 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
         epsilons: prepared.epsilons.clone(),
     };
     let mut text = results(report, prepared.epsilons);
+    if !found.is_empty() {
+        text.push('\n');
+        text.push_str(&found);
+    }
     if let Some(compared) = &compared {
         text.push('\n');
         text.push_str(&comparison::render(compared, stdout_style()));
@@ -121,7 +135,7 @@ fn read_baseline(path: &Path) -> Result<Option<Sheet>, Failure> {
 /// What the plan will evaluate.
 fn cells(config: &Config) -> Vec<(String, Norm, f64)> {
     let attacks = config.attacks.attacks().iter();
-    let labels = attacks.map(|attack| attack.label());
+    let labels = attacks.map(crate::attack::Planned::label);
     labels
         .flat_map(|label| {
             let radii = config.epsilons.iter();
@@ -142,7 +156,8 @@ fn evaluate_baseline(
         ..arguments.model.clone()
     };
     let model = evaluate::open_model(&model, arguments)?;
-    let dataset = Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
+    let dataset =
+        Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
     let dataset = evaluate::fitted(dataset, arguments, &model)?;
     let work = Work {
         model: &model,

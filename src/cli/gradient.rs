@@ -1,13 +1,16 @@
 //! `mohs gradient`: derives the gradient graph of a model, and writes it or checks it.
 
 use super::agreement;
-use super::arguments::{GradientArguments, Verbosity};
+use super::arguments::{BatchNormArgument, GradientArguments, Verbosity};
 use super::dataset;
 use super::exit::{Blame, Failure};
 use super::missing;
 use super::output::OutputFile;
 use super::session;
 use crate::data::Dataset;
+use crate::model::training::{
+    BatchNorm, Objective, TrainableOptions, TrainingGraph, TrainingOptions,
+};
 use crate::model::{GradientGraph, GradientOptions, Model};
 use crate::onnx;
 use anyhow::anyhow;
@@ -34,6 +37,10 @@ pub(super) fn run(arguments: &GradientArguments, verbosity: Verbosity) -> Result
     });
     let samples = samples.transpose()?;
     let normalization = dataset::normalization(&arguments.reading)?;
+    if let (true, Some(out)) = (arguments.parameters, &arguments.out) {
+        let graph = training(arguments)?;
+        return onnx::write(&graph.graph.to_model(), out).or_bad_input();
+    }
     let open = || session::open(&arguments.model, normalization.clone(), &arguments.runtime);
     let mut model = open()?;
     if let Some(samples) = samples {
@@ -56,6 +63,47 @@ pub(super) fn run(arguments: &GradientArguments, verbosity: Verbosity) -> Result
         model.graph().nodes.len()
     );
     Ok(())
+}
+
+/// Derives the graph of a weight step.
+fn training(arguments: &GradientArguments) -> Result<TrainingGraph, Failure> {
+    let model = session::open(&arguments.model, None, &arguments.runtime)?;
+    let inner: Vec<String> = arguments.model.wrt.iter().cloned().collect();
+    let base = model.trainable(&TrainableOptions {
+        freeze: arguments.freeze.clone(),
+        keep: inner.clone(),
+    });
+    let base = base.map_err(session::blame)?;
+    for note in &base.notes {
+        tracing::info!("{note}");
+    }
+    let perturbed = inner.iter().any(|name| name != model.input());
+    let by_input = inner.is_empty() && model.input_dtype().is_float();
+    let options = TrainingOptions {
+        objective: Objective::Labels(arguments.loss),
+        wrt: if by_input {
+            vec![model.input().to_owned()]
+        } else {
+            inner
+        },
+        perturbed,
+        batch_norm: match arguments.batch_norm {
+            BatchNormArgument::Train => BatchNorm::Train,
+            BatchNormArgument::Frozen => BatchNorm::Running,
+        },
+        keep_softmax: arguments.model.keep_softmax,
+        ..TrainingOptions::default()
+    };
+    let graph = base.derive(&options).map_err(session::blame)?;
+    let numbers: usize = graph.parameters.iter().map(|one| one.initial.len()).sum();
+    tracing::info!(
+        "{} tensors with {numbers} parameters are trained, {} are frozen; {} running statistics, {} dropout masks",
+        graph.parameters.len(),
+        base.frozen.len(),
+        graph.statistics.len(),
+        graph.masks.len()
+    );
+    Ok(graph)
 }
 
 /// Derives the gradient by the named values, or by what is attacked.

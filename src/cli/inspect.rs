@@ -91,6 +91,7 @@ fn support(support: &Support) -> String {
     match support {
         Support::Differentiated => "yes".into(),
         Support::Zero(reason) => format!("zero: {reason}"),
+        Support::StraightThrough => "zero, or passed on by --straight-through".into(),
         Support::None => "no rule".into(),
     }
 }

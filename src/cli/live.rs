@@ -1,7 +1,7 @@
 //! What a user sees of a training: a line on stderr, the table of epochs, and Ctrl-C.
 
 use super::arguments::Verbosity;
-use super::output::{OutputFile, commit};
+use super::output::{OutputFile, commit, remove_temporaries};
 use crate::report::number::{duration, percent};
 use crate::train::{Epoch, Observer, ObserverError, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -157,11 +157,19 @@ pub(super) fn catch_interrupts() -> Arc<AtomicBool> {
     interrupted
 }
 
+/// Lets the first Ctrl-C end the program, which has nothing to finish.
+pub(super) fn end_on_interrupt() {
+    if let Err(error) = ctrlc::set_handler(end) {
+        tracing::debug!("Ctrl-C may leave temporary files behind: {error}");
+    }
+}
+
 #[expect(
     clippy::exit,
-    reason = "the user has asked twice; checkpoints are whole at any moment"
+    reason = "the user has asked for it; checkpoints are whole at any moment"
 )]
 fn end() {
+    remove_temporaries();
     std::process::exit(super::exit::Exit::Interrupted as i32);
 }
 

@@ -18,6 +18,7 @@ mod gradient;
 mod inspect;
 pub mod list;
 mod live;
+mod minimal;
 mod missing;
 pub mod output;
 pub mod progress;
@@ -57,6 +58,10 @@ pub fn main() -> Exit {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let verbosity = arguments.verbosity.verbosity();
     session::listen(verbosity);
+    // A training finishes its step first.
+    if !matches!(arguments.command, Command::Train(_)) {
+        live::end_on_interrupt();
+    }
     match &arguments.command {
         Command::Evaluate(arguments) => evaluate::run(arguments, verbosity),
         Command::Gate(arguments) => gate::run(arguments, verbosity),

@@ -115,7 +115,7 @@ fn config(arguments: &TrainArguments) -> Result<Config, Failure> {
             .epsilon
             .as_ref()
             .map(crate::threat::Epsilon::value),
-        bounds: arguments.bounds,
+        bounds: bounds(arguments),
         epochs: arguments.epochs,
         batch_size: arguments.batch_size,
         seed: arguments.seed,
@@ -137,6 +137,14 @@ fn config(arguments: &TrainArguments) -> Result<Config, Failure> {
     })
 }
 
+/// The bounds of what is perturbed: those of the data say nothing of an inner tensor.
+fn bounds(arguments: &TrainArguments) -> Bounds {
+    match arguments.model.wrt {
+        Some(_) => Bounds::NONE,
+        None => arguments.bounds,
+    }
+}
+
 /// Opens a data set and fits it to the model.
 fn dataset(
     arguments: &TrainArguments,
@@ -154,7 +162,7 @@ fn dataset(
         offset,
         limit,
     };
-    let Bounds { low, high } = arguments.bounds;
+    let Bounds { low, high } = bounds(arguments);
     let options = data::Options {
         bounds: (low, high),
         scale: arguments

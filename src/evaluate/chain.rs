@@ -1,5 +1,6 @@
 //! What one slot works on: one sample under one attack, through every ε and every restart.
 
+use super::minimal::Bracket;
 use super::source::Item;
 use super::{Clean, Keep};
 use crate::attack::Goal;
@@ -59,6 +60,8 @@ pub(super) struct Chain {
     rivals: Vec<u32>,
     /// Where the attack looks for the nearest point: what it has found.
     pub(super) nearest: Option<Nearest>,
+    /// Where the smallest radius is looked for: what is left of its range.
+    pub(super) bracket: Option<Bracket>,
 }
 
 /// How an attack goes on.
@@ -103,6 +106,15 @@ impl Chain {
             data: item.data.to_vec(),
             rivals: Vec::new(),
             nearest: None,
+            bracket: None,
+        }
+    }
+
+    /// The radius that is attacked at.
+    pub(super) fn radius(&self, epsilons: &[f64]) -> f64 {
+        match &self.bracket {
+            Some(bracket) => bracket.radius(),
+            None => epsilons[self.epsilon],
         }
     }
 
@@ -220,9 +232,23 @@ impl Chain {
         }
         if pace.goal == Goal::MinimumNorm {
             self.close_nearest(pace.epsilons);
+            if let (Some(bracket), Some(cell)) = (&mut self.bracket, self.cells.last()) {
+                // One search tells all that there is; what it did not find, it did not withstand.
+                let _ = bracket.narrow((!cell.robust).then_some(cell.distances));
+            }
             return Turn::Finished;
         }
         self.close_cell();
+        if let Some(bracket) = &mut self.bracket {
+            self.restart = 0;
+            let cell = self.cells.pop();
+            let broken = cell.filter(|cell| !cell.robust);
+            return if bracket.narrow(broken.map(|cell| cell.distances)) {
+                Turn::Finished
+            } else {
+                Turn::Begin
+            };
+        }
         if broken && keep == Keep::Any {
             // A point in this ball is in every larger one.
             if let Some(last) = self.cells.last().copied() {

@@ -7,6 +7,7 @@
 use super::chain::{Chain, Pace, Turn};
 use super::diagnose::Tally;
 use super::ledger::Ledger;
+use super::minimal::{Bracket, Found};
 use super::source::Source;
 use super::{CleanVerdicts, Config, Error, Keep, Observer, Progress, located};
 use crate::attack::host::HostArrays;
@@ -23,16 +24,41 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// One attack on one data set.
-#[derive(Clone, Copy)]
-pub(super) struct Job<'a> {
+pub(super) struct Job<'a, A: ?Sized = dyn Attack> {
     pub(super) model: &'a Model,
     pub(super) data: &'a Dataset,
     pub(super) config: &'a Config,
-    pub(super) attack: &'a dyn Attack,
+    pub(super) attack: &'a A,
     pub(super) clean: &'a CleanVerdicts,
     pub(super) slots: usize,
     /// At most so many samples are attacked, from the first.
     pub(super) most: u64,
+    /// The range in which the smallest radius of each sample is looked for, instead of attacking at the radii that are given.
+    pub(super) search: Option<(f64, f64)>,
+}
+
+impl<A: ?Sized> Clone for Job<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: ?Sized> Copy for Job<'_, A> {}
+
+impl<'a, A: ?Sized> Job<'a, A> {
+    /// The same with another attack.
+    pub(super) fn of<B: ?Sized>(&self, attack: &'a B) -> Job<'a, B> {
+        Job {
+            model: self.model,
+            data: self.data,
+            config: self.config,
+            attack,
+            clean: self.clean,
+            slots: self.slots,
+            most: self.most,
+            search: self.search,
+        }
+    }
 }
 
 /// How far beyond the radius a point may be to be judged, brought back into the ball: more than any rounding, less than anything else.
@@ -44,6 +70,10 @@ pub(super) struct Ran {
     pub(super) runtime_seconds: f64,
     /// What diagnostics are made from, one for each ε.
     pub(super) tallies: Vec<Tally>,
+    /// The smallest radii, in the order of the data, where they were looked for.
+    pub(super) found: Vec<Found>,
+    /// What else is to be said, in sentences.
+    pub(super) notes: Vec<String>,
 }
 
 /// Runs one attack over all samples.
@@ -71,7 +101,7 @@ pub(super) fn run(
         program,
         chains: Vec::new(),
         ledger: Ledger {
-            job,
+            config: job.config,
             label: &label,
             accumulator,
             progress,
@@ -79,6 +109,9 @@ pub(super) fn run(
             waiting: BTreeMap::new(),
             next: None,
             tallies: vec![Tally::default(); job.config.epsilons.len()],
+            searches: job.search.is_some(),
+            nearest: job.attack.goal() == Goal::MinimumNorm,
+            found: Vec::new(),
         },
         judge,
         job,
@@ -101,10 +134,14 @@ pub(super) fn run(
             .accumulator
             .add_seconds(&label, norm, epsilon, spent)?;
     }
+    let mut found = ledger.found;
+    found.sort_by_key(|found| found.index);
     Ok(Ran {
         setup_seconds,
         runtime_seconds,
         tallies: ledger.tallies,
+        found,
+        notes: Vec::new(),
     })
 }
 
@@ -141,6 +178,8 @@ impl Engine<'_, '_> {
             })?;
             if clean.prediction == item.label {
                 let mut chain = Chain::new(&item, clean).toward(rivals);
+                let norm = self.job.config.norm;
+                chain.bracket = self.job.search.map(|range| Bracket::new(norm, range));
                 if self.job.attack.goal() == Goal::MinimumNorm {
                     // One run for all radii.
                     chain.epsilon = self.job.config.epsilons.len() - 1;
@@ -230,7 +269,7 @@ impl Engine<'_, '_> {
         points_apart.for_each(|proposal| {
             let chain = &chains[proposal.slot];
             let epsilon = match goal {
-                Goal::Radius => epsilons[chain.epsilon],
+                Goal::Radius => chain.radius(epsilons),
                 // The distance is measured, and any will do.
                 Goal::MinimumNorm => f64::INFINITY,
             };
@@ -271,7 +310,7 @@ impl Engine<'_, '_> {
                 chain.judged_nearest(*norm, point, verdict);
                 continue;
             }
-            let epsilon = epsilons[chain.epsilon];
+            let epsilon = chain.radius(epsilons);
             if chain.judged(&point, verdict) {
                 self.ledger
                     .adversarial(chain, verdict.prediction, epsilon, &point)?;
@@ -327,7 +366,7 @@ impl Engine<'_, '_> {
 
 /// Puts a chain at the first point of its restart into a slot.
 fn begin(job: &Job<'_>, program: &mut Program, slot: usize, chain: &Chain) -> Result<(), Error> {
-    let epsilon = job.config.epsilons[chain.epsilon];
+    let epsilon = chain.radius(&job.config.epsilons);
     let nearest = chain.nearest.as_ref().map(|nearest| nearest.distance);
     let epsilon = nearest.map_or(epsilon, |distance| distance.min(epsilon));
     let step_size = job.attack.step_size(epsilon);

@@ -2,15 +2,15 @@
 
 use super::chain::{Cell, Chain};
 use super::diagnose::Tally;
-use super::engine::Job;
-use super::{Adversarial, Clean, Error, Observer, Progress};
+use super::minimal::Found;
+use super::{Adversarial, Clean, Config, Error, Observer, Progress};
 use crate::outcome::{Accumulator, SampleOutcome};
 use crate::threat::Distances;
 use std::collections::BTreeMap;
 
 /// Brings the outcomes into the order of the data and hands them on.
 pub(super) struct Ledger<'a, 'o> {
-    pub(super) job: &'a Job<'a>,
+    pub(super) config: &'a Config,
     pub(super) label: &'o str,
     pub(super) accumulator: &'o mut Accumulator,
     pub(super) progress: &'o mut Progress,
@@ -21,6 +21,12 @@ pub(super) struct Ledger<'a, 'o> {
     pub(super) next: Option<u64>,
     /// What diagnostics are made from, one for each ε.
     pub(super) tallies: Vec<Tally>,
+    /// Whether the smallest radius of each sample is looked for, instead of an outcome at each that is given.
+    pub(super) searches: bool,
+    /// Whether the attack looks for the nearest point, wherever it is.
+    pub(super) nearest: bool,
+    /// The smallest radii, where they are looked for, in the order in which samples are done.
+    pub(super) found: Vec<Found>,
 }
 
 impl Ledger<'_, '_> {
@@ -31,6 +37,9 @@ impl Ledger<'_, '_> {
         label: u32,
         clean: Clean,
     ) -> Result<(), Error> {
+        if self.searches {
+            return self.found(index, label, (0.0, 0.0));
+        }
         let cell = Cell {
             prediction: clean.prediction,
             loss: clean.loss,
@@ -42,7 +51,6 @@ impl Ledger<'_, '_> {
             not_finite: false,
         };
         let outcomes = self
-            .job
             .config
             .epsilons
             .iter()
@@ -53,19 +61,42 @@ impl Ledger<'_, '_> {
 
     /// A sample whose chain is done.
     pub(super) fn finished(&mut self, chain: &Chain) -> Result<(), Error> {
+        if let Some(bracket) = &chain.bracket {
+            let (withstood, minimal) = bracket.found();
+            self.progress.broken += u64::from(minimal.is_finite());
+            return self.found(chain.index, chain.label, (withstood, minimal));
+        }
         self.progress.broken += u64::from(chain.cells.iter().any(|cell| !cell.robust));
         for (tally, cell) in self.tallies.iter_mut().zip(&chain.cells) {
             tally.dead += u64::from(cell.dead && cell.robust);
             tally.not_finite += u64::from(cell.not_finite && cell.robust);
-            tally.flat += u64::from(cell.robust && cell.loss <= chain.verdict.loss);
+            // A search for the nearest point reports the clean sample where it finds none.
+            let rises = self.nearest || cell.loss > chain.verdict.loss;
+            tally.flat += u64::from(cell.robust && !rises);
         }
-        let cells = self.job.config.epsilons.iter().zip(&chain.cells);
+        let cells = self.config.epsilons.iter().zip(&chain.cells);
         let outcomes = cells
             .map(|(&epsilon, cell)| {
                 self.outcome(chain.index, chain.label, chain.verdict, epsilon, cell)
             })
             .collect();
         self.hand_on(chain.index, outcomes)
+    }
+
+    /// A sample whose smallest radius is known.
+    fn found(
+        &mut self,
+        index: u64,
+        label: u32,
+        (withstood, minimal): (f64, f64),
+    ) -> Result<(), Error> {
+        self.found.push(Found {
+            index,
+            label,
+            withstood,
+            minimal,
+        });
+        self.hand_on(index, Vec::new())
     }
 
     fn outcome(
@@ -81,7 +112,7 @@ impl Ledger<'_, '_> {
             label,
             clean_prediction: clean.prediction,
             attack: self.label.to_owned(),
-            norm: self.job.config.norm,
+            norm: self.config.norm,
             epsilon,
             adversarial_prediction: cell.prediction,
             robust: cell.robust,

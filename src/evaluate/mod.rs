@@ -8,9 +8,11 @@ mod chain;
 mod diagnose;
 mod engine;
 mod ledger;
+mod minimal;
+mod queries;
 mod source;
 
-use crate::attack::{self, Attack, AttackPlan};
+use crate::attack::{self, Attack, AttackPlan, Planned, QueryAttack};
 use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
 use crate::outcome::{
@@ -18,6 +20,7 @@ use crate::outcome::{
 };
 use crate::threat::{Bounds, Norm, Precision};
 use diagnose::Trial;
+pub use minimal::minimal_epsilon;
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,6 +42,17 @@ pub enum Error {
     /// What was asked makes no sense together.
     #[error("{0}")]
     Config(String),
+    /// An attack follows gradients, and the model has none.
+    #[error("{source}\n`{attack}` follows gradients; attack this model with {remedy}")]
+    NoGradient {
+        /// The attack.
+        attack: &'static str,
+        /// Attacks that work.
+        remedy: &'static str,
+        /// Why there are no gradients.
+        #[source]
+        source: model::Error,
+    },
     /// A score of a sample is not a number.
     #[error(
         "the model gives NaN for class {class} of sample {index}{}: a model that gives no number has no robustness there; \
@@ -240,27 +254,25 @@ pub fn evaluate(
     check(model, data, config)?;
     let mut gradients = Gradients::new(model, gradient, config);
     for attack in config.attacks.attacks() {
-        gradients.get(attack.as_ref())?;
+        match attack {
+            Planned::Gradient(attack) => drop(gradients.get(attack.as_ref())?),
+            Planned::Query(attack) => check_query(model, attack.as_ref())?,
+        }
     }
     let device_notes = gradients.check_device(data, config.bounds)?;
     let mut judge = model.judge()?;
     let mut setup_seconds = start.elapsed().as_secs_f64();
     let batch_size = config
         .batch_size
-        .unwrap_or_else(|| default_batch(data.sample_len()));
-    let targets = config
-        .attacks
-        .attacks()
-        .iter()
-        .map(|attack| attack.targets());
-    let targets = usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX);
+        .unwrap_or_else(|| default_batch(model.sample_shape().iter().product()));
+    let targets = rival_count(config);
     let (clean, mut runtime_seconds) =
         judge_clean(&mut judge, model, data, config.bounds, targets)?;
     let runs = config.attacks.attacks().iter().flat_map(|attack| {
         config
             .epsilons
             .iter()
-            .map(|&epsilon| run_of(attack.as_ref(), config.norm, epsilon))
+            .map(|&epsilon| run_of(attack, config.norm, epsilon))
     });
     let name = model
         .path()
@@ -269,7 +281,7 @@ pub fn evaluate(
         .to_string_lossy()
         .into_owned();
     let mut accumulator = Accumulator::new(name, runs.collect())?;
-    let mut diagnostics = Vec::new();
+    let (mut diagnostics, mut notes) = (Vec::new(), Vec::new());
     let mut progress = Progress {
         total: data.len() * config.attacks.attacks().len() as u64,
         ..Progress::default()
@@ -279,31 +291,43 @@ pub fn evaluate(
             model,
             data,
             config,
-            attack: attack.as_ref(),
+            attack,
             clean: &clean,
             slots: batch_size,
             most: u64::MAX,
+            search: None,
         };
-        let graph = gradients.get(attack.as_ref())?;
-        let ran = engine::run(
-            &job,
-            graph,
-            &mut judge,
-            &mut accumulator,
-            &mut progress,
-            observer,
-        )?;
+        let ran = match attack {
+            Planned::Gradient(attack) => engine::run(
+                &job.of(attack.as_ref()),
+                gradients.get(attack.as_ref())?,
+                &mut judge,
+                &mut accumulator,
+                &mut progress,
+                observer,
+            )?,
+            Planned::Query(attack) => queries::run(
+                &job.of(attack.as_ref()),
+                &mut judge,
+                &mut accumulator,
+                &mut progress,
+                observer,
+            )?,
+        };
         runtime_seconds += ran.runtime_seconds;
         setup_seconds += ran.setup_seconds;
-        let trial = Trial {
-            attack: attack.as_ref(),
-            norm: config.norm,
-            epsilons: &config.epsilons,
-            tallies: &ran.tallies,
-            samples: data.len(),
-            straight_through: model.straight_through(),
-        };
-        diagnostics.extend(trial.diagnose());
+        notes.extend(ran.notes);
+        if let Some(attack) = attack.gradient() {
+            let trial = Trial {
+                attack: attack.as_ref(),
+                norm: config.norm,
+                epsilons: &config.epsilons,
+                tallies: &ran.tallies,
+                samples: data.len(),
+                straight_through: model.straight_through(),
+            };
+            diagnostics.extend(trial.diagnose());
+        }
     }
     let watched = Watched {
         model,
@@ -313,7 +337,6 @@ pub fn evaluate(
         slots: batch_size,
     };
     diagnostics.extend(watched.diagnose(&mut gradients, &mut judge)?);
-    let mut notes: Vec<String> = Vec::new();
     notes.extend(model.search_note());
     notes.extend(device_notes);
     if model.precision() != Precision::Single {
@@ -323,7 +346,15 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    diagnostics.extend(diagnose::of_rows(&summary, model.classes()));
+    let ascents: Vec<String> = config
+        .attacks
+        .attacks()
+        .iter()
+        .filter_map(Planned::gradient)
+        .filter(|attack| attack.goal() == attack::Goal::Radius)
+        .map(|attack| attack.label())
+        .collect();
+    diagnostics.extend(diagnose::of_rows(&summary, &ascents, model.classes()));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
@@ -333,6 +364,17 @@ pub fn evaluate(
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// How many classes the attacks go toward, at most.
+fn rival_count(config: &Config) -> usize {
+    let targets = config
+        .attacks
+        .attacks()
+        .iter()
+        .filter_map(Planned::gradient)
+        .map(|attack| attack.targets());
+    usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX)
 }
 
 /// What is looked at once more after the attacks.
@@ -360,7 +402,13 @@ impl Watched<'_> {
             &self.clean.verdicts,
             through_softmax,
         )?;
-        let Some(attack) = self.config.attacks.attacks().first() else {
+        let mut following = self
+            .config
+            .attacks
+            .attacks()
+            .iter()
+            .filter_map(Planned::gradient);
+        let Some(attack) = following.next() else {
             return Ok(found);
         };
         // The control goes away from the label, whatever the attack goes toward.
@@ -377,6 +425,7 @@ impl Watched<'_> {
             clean: self.clean,
             slots: self.slots,
             most: u64::MAX,
+            search: None,
         };
         found.extend(diagnose::control::run(&job, control.loss, gradient, judge)?);
         Ok(found)
@@ -426,7 +475,7 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// A batch that keeps the device busy and fits its memory: large for small samples.
+/// A batch that keeps the device busy and fits its memory: large where what is perturbed of a sample is small.
 fn default_batch(width: usize) -> usize {
     (1_000_000 / width.max(1))
         .clamp(16, 256)
@@ -434,14 +483,27 @@ fn default_batch(width: usize) -> usize {
         .min(256)
 }
 
-fn run_of(attack: &dyn Attack, norm: Norm, epsilon: f64) -> Run {
+fn run_of(attack: &Planned, norm: Norm, epsilon: f64) -> Run {
     Run {
         attack: attack.label(),
         norm,
         epsilon,
         steps: attack.steps(),
         restarts: attack.restarts(),
+        gradients: attack.gradient().is_some(),
     }
+}
+
+/// Refuses an attack that looks at scores where there are none.
+fn check_query(model: &Model, attack: &dyn QueryAttack) -> Result<(), Error> {
+    if attack.needs_scores() && model.classes().is_none() {
+        return Err(Error::Config(format!(
+            "`{}` goes by scores, and the model's output `{}` has labels alone; use hopskipjump, which needs no more than that",
+            attack.name(),
+            model.output()
+        )));
+    }
+    Ok(())
 }
 
 /// Judges every sample as it is; also the seconds that ONNX Runtime took.
@@ -544,19 +606,38 @@ impl<'a> Gradients<'a> {
                 given.check_loss(loss)?;
                 self.model.lowered(given.clone())
             }
-            None => self.model.search_gradient(&model::GradientOptions {
-                scale_seed: false,
-                targeted,
-                loss,
-                wrt: Vec::new(),
-                keep_softmax: self.keep_softmax,
-            })?,
+            None => self.derive(attack)?,
         };
         Ok(Arc::clone(
             self.derived
                 .entry((loss, targeted))
                 .or_insert(Arc::new(graph)),
         ))
+    }
+
+    /// Derives a graph; where there is none, says which attacks need none.
+    fn derive(&self, attack: &dyn Attack) -> Result<GradientGraph, Error> {
+        let derived = self.model.search_gradient(&model::GradientOptions {
+            scale_seed: false,
+            targeted: attack.targets() > 0,
+            loss: self.loss(attack),
+            wrt: Vec::new(),
+            keep_softmax: self.keep_softmax,
+        });
+        let scores = self.model.classes().is_some();
+        derived.map_err(|source| match source {
+            model::Error::Gradient(_) if scores => Error::NoGradient {
+                attack: attack.name(),
+                remedy: "square, which goes by the scores alone, or hopskipjump, which goes by the labels",
+                source,
+            },
+            _ if !scores => Error::NoGradient {
+                attack: attack.name(),
+                remedy: "hopskipjump, which goes by the labels alone",
+                source,
+            },
+            source => Error::Model(source),
+        })
     }
 
     /// Holds the device to the CPU's gradients of the first samples; what was found.

@@ -356,8 +356,7 @@ const STRAIGHT_THROUGH_HINT: &str =
     "\n--straight-through passes gradients through rounding, signs and quantisation";
 
 /// Whether `--straight-through` passes gradients through a node that has none otherwise.
-fn is_step(node: &crate::graph::Node) -> bool {
-    let (domain, op_type) = (node.domain(), node.op_type());
+pub(super) fn is_step(domain: &str, op_type: &str) -> bool {
     let found = grad::straight_through::find(domain, op_type).map(|rule| rule.kind);
     passes::is_quantized(domain, op_type)
         || (matches!(found, Some(grad::Kind::Vjp(_)))
@@ -365,6 +364,35 @@ fn is_step(node: &crate::graph::Node) -> bool {
                 grad::rules::find(domain, op_type).map(|rule| rule.kind),
                 Some(grad::Kind::Zero(_))
             ))
+}
+
+/// Says which nodes that work on the data stop gradients, where `--straight-through` would pass them on.
+pub(super) fn steps(graph: &Graph) -> Option<String> {
+    let on_data = graph.depends_on_data();
+    let is_on_data = |node: &&crate::graph::Node| {
+        let mut inputs = node.inputs.iter().flatten();
+        inputs.any(|id| on_data[id.index()])
+    };
+    // What is read back from integers was made integers by another node.
+    let stops = |node: &&crate::graph::Node| {
+        is_step(node.domain(), node.op_type()) && node.op_type() != "DequantizeLinear"
+    };
+    let mut nodes = graph
+        .nodes
+        .iter()
+        .filter(is_on_data)
+        .filter(stops)
+        .peekable();
+    let first = nodes.peek()?;
+    let name = first.proto.name.as_deref().unwrap_or_default();
+    let first = format!("{} (node `{name}`)", first.op_type());
+    let which = match nodes.count() {
+        1 => format!("{first} rounds or quantises"),
+        several => format!("{several} nodes round or quantise, the first of them {first}"),
+    };
+    Some(format!(
+        "{which}: gradients take no way through, but with --straight-through"
+    ))
 }
 
 /// Names the operators with a declared zero that a value feeds, for the message that it has no gradient.
@@ -379,7 +407,7 @@ pub(super) fn zeros_behind(graph: &Graph, id: ValueId) -> String {
         }
         match grad::rules::find(node.domain(), node.op_type()).map(|rule| rule.kind) {
             Some(grad::Kind::Zero(reason)) if !node.is("Shape") => {
-                zeros_are_steps |= is_step(node);
+                zeros_are_steps |= is_step(node.domain(), node.op_type());
                 zeros.push(format!(
                     "\n  {} (node `{}`): {reason}",
                     node.op_type(),

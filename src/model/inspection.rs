@@ -1,5 +1,6 @@
 //! What a model is, as its file says, without running it.
 
+use super::gradient;
 use super::ports::describe;
 use crate::grad::{Kind, rules};
 use crate::graph::{Graph, passes};
@@ -14,6 +15,8 @@ pub enum Support {
     Differentiated,
     /// Its gradient is zero, for the reason given.
     Zero(&'static str),
+    /// It rounds or quantises: no gradient passes, but by `--straight-through`.
+    StraightThrough,
     /// It has no rule: a gradient that has to pass through it cannot be taken.
     None,
 }
@@ -114,6 +117,7 @@ impl Inspection {
 fn used(domain: &str, op_type: &str, count: usize) -> OperatorUse {
     let support = match rules::find(domain, op_type).map(|rule| rule.kind) {
         Some(Kind::Vjp(_)) => Support::Differentiated,
+        _ if gradient::is_step(domain, op_type) => Support::StraightThrough,
         Some(Kind::Zero(reason)) => Support::Zero(reason),
         // Constants are made initializers before a model is differentiated.
         None if op_type == "Constant" && domain.is_empty() => Support::Zero("a constant"),

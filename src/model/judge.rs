@@ -106,12 +106,13 @@ impl Judge {
     }
 }
 
+/// From here on, single precision leaves out whole numbers.
+const WHOLE: f32 = 16_777_216.0;
+
 /// The verdict of a model that gives nothing but the label of a class.
 fn predicted(row: &[f32]) -> Result<Verdict, Error> {
     let label = row.first().copied().unwrap_or(f32::NAN);
-    // Beyond this, single precision leaves out whole numbers.
-    const MOST: f32 = 16_777_216.0;
-    if !(0.0..MOST).contains(&label) {
+    if !(0.0..WHOLE).contains(&label) {
         return Err(Error::Unsuitable(format!(
             "the model gives {label} for a label, and classes are counted from 0"
         )));

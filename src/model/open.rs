@@ -38,6 +38,9 @@ impl Model {
             batch,
             runs,
         } = understood?;
+        if !options.straight_through {
+            notes.extend(gradient::steps(&graph));
+        }
         let output = ports::choose_output(&graph, options.output.as_deref())?;
         let answers = answers(&graph, output, &runs)?;
         let input = graph

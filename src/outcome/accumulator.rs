@@ -19,6 +19,8 @@ pub struct Run {
     pub steps: u32,
     /// Restarts per sample.
     pub restarts: u32,
+    /// Whether a step is a gradient evaluation; otherwise it is a run of the model forward.
+    pub gradients: bool,
 }
 
 impl Run {
@@ -40,7 +42,7 @@ impl Run {
 /// ```
 /// use mohs::outcome::{Accumulator, Norm, Run, SampleOutcome};
 ///
-/// let run = Run { attack: "fgsm".to_owned(), norm: Norm::Linf, epsilon: 0.1, steps: 1, restarts: 1 };
+/// let run = Run { attack: "fgsm".to_owned(), norm: Norm::Linf, epsilon: 0.1, steps: 1, restarts: 1, gradients: true };
 /// let mut accumulator = Accumulator::new("model.onnx", vec![run])?;
 /// accumulator.add(&SampleOutcome {
 ///     index: 0, label: 3, clean_prediction: 3, attack: "fgsm".to_owned(), norm: Norm::Linf, epsilon: 0.1,
@@ -153,7 +155,9 @@ impl Accumulator {
         let cell = &mut self.cells[position];
         cell.tally.samples += 1;
         cell.tally.clean_right += u64::from(clean_right);
-        cell.tally.gradient_evaluations += outcome.steps;
+        if cell.run.gradients {
+            cell.tally.gradient_evaluations += outcome.steps;
+        }
         if clean_right && !outcome.robust {
             cell.tally.broken += 1;
             cell.tally.linf += outcome.linf;
@@ -233,6 +237,7 @@ impl WorstCase {
             epsilon: self.epsilon,
             steps: 0,
             restarts: 0,
+            gradients: true,
         };
         let mut tally = Tally {
             broken: self.broken.len(),
@@ -315,6 +320,7 @@ mod tests {
             epsilon,
             steps,
             restarts,
+            gradients: true,
         }
     }
 

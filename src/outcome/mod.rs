@@ -10,7 +10,9 @@ mod accumulator;
 mod comparison;
 mod diagnostic;
 mod error;
+mod minimal;
 mod paired;
+mod provenance;
 mod sample_set;
 mod statistics;
 mod verdict;
@@ -20,7 +22,9 @@ pub use accumulator::{Accumulator, Run, WORST_CASE};
 pub use comparison::{ChangeRow, Comparison, ComparisonError, ComparisonRow, Pairing, Sheet, Side};
 pub use diagnostic::{Diagnostic, DiagnosticKind, mark_untrustworthy};
 pub use error::SummaryError;
+pub use minimal::{MinimalRow, quantile};
 pub use paired::Discordance;
+pub use provenance::{AttackRecord, FileRecord, Provenance, timestamp};
 use serde::{Deserialize, Serialize};
 pub use statistics::{Interval, clopper_pearson};
 pub use verdict::{Check, CheckKind, Estimate, Sense, Verdict};
@@ -54,7 +58,7 @@ pub struct SampleOutcome {
     pub l2: f64,
     /// Its ℓ1 norm.
     pub l1: f64,
-    /// Gradient evaluations spent on this row: 0 where the sample was wrong clean, or already broken at a smaller ε.
+    /// Gradient evaluations spent on this row (points that the model was asked about, for an attack without gradients): 0 where the sample was wrong clean, or already broken at a smaller ε.
     pub steps: u64,
     /// The restart, from 0, that found the reported point.
     pub restart: u32,

@@ -65,7 +65,7 @@ pub fn subject(check: &Check, summary: &Summary) -> String {
 }
 
 /// What was measured, with its interval.
-fn measured(check: &Check) -> String {
+pub(super) fn measured(check: &Check) -> String {
     let number = number(check.kind, check.measured);
     match (check.low, check.high) {
         (Some(low), Some(high)) if !low.is_nan() && check.estimate == Estimate::Point => {
@@ -81,7 +81,7 @@ fn measured(check: &Check) -> String {
 }
 
 /// `≥ 40.0 %`
-fn threshold(check: &Check) -> String {
+pub(super) fn threshold(check: &Check) -> String {
     format!(
         "{} {}",
         check.sense.symbol(),
@@ -118,32 +118,38 @@ pub fn render_diagnostics(diagnostics: &[Diagnostic], style: Style) -> String {
         } else {
             (Role::Heading, "· note")
         };
-        let about = found
-            .attack
-            .as_ref()
-            .map_or(String::new(), |attack| format!(", {attack}"));
         text.push_str(&format!(
-            "{} [{}]{about}\n",
+            "{} [{}]\n",
             style.paint(role, mark),
             found.kind.id()
         ));
-        for line in wrapped(&format!("{}; {}.", found.finding, found.advice), WIDTH - 2) {
+        let about = found
+            .attack
+            .as_ref()
+            .map_or(String::new(), |attack| format!("{attack}: "));
+        let sentence = format!("{about}{}; {}.", found.finding, found.advice);
+        for line in wrapped(&sentence, WIDTH - 2) {
             text.push_str(&format!("  {line}\n"));
         }
     }
     text
 }
 
-/// A text in lines of at most that many characters, broken at spaces.
+/// A text in lines of at most that many characters, broken at spaces, and within words that are longer.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
+    let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
+        let letters: Vec<char> = word.chars().collect();
+        words.extend(letters.chunks(width.max(1)).map(String::from_iter));
+    }
+    for word in words {
         match lines.last_mut() {
             Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
                 line.push(' ');
-                line.push_str(word);
+                line.push_str(&word);
             }
-            _ => lines.push(word.to_owned()),
+            _ => lines.push(word),
         }
     }
     lines
@@ -253,12 +259,12 @@ mod tests {
         let text = render_diagnostics(&[found(false), found(true)], Style::Plain);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
         insta::assert_snapshot!(text, @"
-        ! not to be trusted [zero-gradients], pgd:steps=20
-          12.5 % of the samples count as robust although their gradient was zero; try
-          loss=margin.
-        · note [zero-gradients], pgd:steps=20
-          12.5 % of the samples count as robust although their gradient was zero; try
-          loss=margin.
+        ! not to be trusted [zero-gradients]
+          pgd:steps=20: 12.5 % of the samples count as robust although their gradient
+          was zero; try loss=margin.
+        · note [zero-gradients]
+          pgd:steps=20: 12.5 % of the samples count as robust although their gradient
+          was zero; try loss=margin.
         ");
         assert_eq!(render_diagnostics(&[], Style::Plain), "");
     }

@@ -113,7 +113,6 @@ impl Folder {
         asked: BTreeMap<String, String>,
         resume: bool,
     ) -> Result<Self, Error> {
-        std::fs::create_dir_all(path).map_err(file_error(path))?;
         let folder = Folder {
             path: path.to_owned(),
             asked,
@@ -127,7 +126,11 @@ impl Folder {
             (false, true) => Err(folder.refuse(
                 "there is a checkpoint already; go on from it with --resume, or give another folder".into(),
             )),
-            _ => Ok(folder),
+            (true, true) => Ok(folder),
+            (false, false) => {
+                std::fs::create_dir_all(path).map_err(file_error(path))?;
+                Ok(folder)
+            }
         }
     }
 

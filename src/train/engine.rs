@@ -232,7 +232,7 @@ impl Engine {
             if let Taken::Nothing(dims) = role {
                 let shape: Vec<usize> = dims
                     .iter()
-                    .map(|dim| dim.at(batch.rows as i64) as usize)
+                    .map(|dim| usize::try_from(dim.at(batch.rows as i64)).unwrap_or_default())
                     .collect();
                 let zeros = vec![0.0; shape.iter().product()];
                 nothing.push(Value::from_tensor(typed(DType::F32, &shape, zeros)?)?);

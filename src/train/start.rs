@@ -22,7 +22,7 @@ pub(super) enum Noise {
     Attack(Arc<dyn Attack>),
     /// A normal distribution with this standard deviation, as TRADES has it.
     Normal(f64),
-    /// Uniform between ±initial / √(real elements), as FreeLB has it.
+    /// Uniform between ±initial / √(real elements), as `FreeLB` has it.
     Uniform(f64),
 }
 

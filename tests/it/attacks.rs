@@ -15,15 +15,19 @@ use std::sync::Arc;
 
 pub(crate) const TOLERANCE: f32 = 1e-5;
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 pub(crate) fn attack(text: &str) -> Arc<dyn Attack> {
-    Arc::clone(&AttackPlan::parse(text).unwrap().attacks()[0])
+    Arc::clone(
+        AttackPlan::parse(text).unwrap().attacks()[0]
+            .gradient()
+            .unwrap(),
+    )
 }
 
-fn digits(name: &str) -> Model {
+pub(crate) fn digits(name: &str) -> Model {
     crate::runtime_ready();
     let path = root().join(format!("models/digits-{name}.onnx"));
     Model::open(&path, &ModelOptions::default()).unwrap()
@@ -170,9 +174,9 @@ fn adversarial_examples_are_those_of_pytorch() {
 
 /// Keeps the points that break a sample.
 #[derive(Default)]
-struct Collector {
-    points: Vec<(u64, Vec<f32>)>,
-    outcomes: Vec<SampleOutcome>,
+pub(crate) struct Collector {
+    pub(crate) points: Vec<(u64, Vec<f32>)>,
+    pub(crate) outcomes: Vec<SampleOutcome>,
 }
 
 impl Observer for Collector {
@@ -187,7 +191,7 @@ impl Observer for Collector {
     }
 }
 
-fn digits_data(model: &Model, limit: u64) -> Dataset {
+pub(crate) fn digits_data(model: &Model, limit: u64) -> Dataset {
     let source = Source {
         limit: Some(limit),
         ..Source::new(root().join("models/digits-test.npz"))
@@ -201,7 +205,7 @@ fn digits_data(model: &Model, limit: u64) -> Dataset {
         .unwrap()
 }
 
-fn config(attacks: &str, norm: Norm, epsilons: &[f64]) -> Config {
+pub(crate) fn config(attacks: &str, norm: Norm, epsilons: &[f64]) -> Config {
     Config {
         attacks: AttackPlan::parse(attacks).unwrap(),
         norm,

@@ -27,6 +27,22 @@ fn the_document_on_attacks_is_up_to_date() {
     check("attacks.md", &text.replacen("\n\n## ", note, 1));
 }
 
+/// The methods are described below a text that is written by hand.
+#[test]
+fn the_document_on_training_is_up_to_date() {
+    const NOTE: &str =
+        "<!-- Made from the tables below this line: MOHS_WRITE_DOCS=1 cargo test docs -->\n\n";
+    let written = std::fs::read_to_string(root().join("docs/training.md")).unwrap_or_default();
+    let by_hand = written.split(NOTE).next().unwrap_or_default();
+    let tables = mohs::train::methods::markdown();
+    check("training.md", &format!("{by_hand}{NOTE}{tables}"));
+}
+
+#[test]
+fn the_schema_of_the_settings_is_up_to_date() {
+    check("mohs.schema.json", &mohs::cli::config::schema());
+}
+
 #[test]
 fn the_document_on_gradients_is_up_to_date() {
     let sources = rust_files("src/grad/rules");

@@ -14,6 +14,7 @@ mod cli;
 mod docs;
 mod expand_contrib;
 mod files;
+mod frameworks;
 mod free_batch;
 mod gradcheck;
 mod inner_tensor;
@@ -23,8 +24,10 @@ mod onnx_nodes;
 mod operators;
 mod parameters;
 mod quantized;
+mod queries;
 mod references;
 mod registry;
+mod slopes;
 mod sources;
 mod train;
 

@@ -243,3 +243,30 @@ fn attacks_straight_through_break_what_is_quantised() {
         }
     }
 }
+
+#[test]
+fn what_stops_gradients_is_said_where_they_find_another_way() {
+    for name in ROUNDED {
+        let notes = open(name, &ModelOptions::default()).notes().join("\n");
+        assert!(notes.contains("--straight-through"), "{name}: {notes}");
+        let notes = open(name, &straight_through()).notes().join("\n");
+        assert!(!notes.contains("--straight-through"), "{name}: {notes}");
+    }
+    let notes = open("half-legacy", &ModelOptions::default())
+        .notes()
+        .join("\n");
+    assert!(!notes.contains("--straight-through"), "{notes}");
+}
+
+#[test]
+fn inspecting_says_what_straight_through_would_pass_on() {
+    let sandbox = crate::cli::Sandbox::new();
+    let model = path("qoperator.onnx").display().to_string();
+    let (stdout, _) = sandbox.run(&["inspect", &model]);
+    let row = |operator: &str| stdout.lines().find(|row| row.starts_with(operator));
+    for operator in ["QuantizeLinear", "QLinearConv", "com.microsoft::QGemm"] {
+        let row = row(operator).unwrap();
+        assert!(row.ends_with("passed on by --straight-through"), "{row}");
+    }
+    assert!(!stdout.contains("no rule"), "{stdout}");
+}

@@ -4,6 +4,7 @@ use crate::sources::{Source, root, rust_files};
 use mohs::attack::ATTACKS;
 use mohs::data::READERS;
 use mohs::grad::rules::FAMILIES;
+use mohs::train::methods::METHODS;
 use std::path::Path;
 
 /// The files that declare a file as their module, of which one has to.
@@ -51,6 +52,19 @@ fn every_attack_is_in_its_table() {
         .map(Source::name)
         .collect();
     let mut listed: Vec<&str> = ATTACKS.iter().map(|spec| spec.name).collect();
+    listed.sort_unstable();
+    assert_eq!(files, listed);
+}
+
+#[test]
+fn every_method_of_training_is_in_its_table() {
+    let mut files: Vec<String> = rust_files("src/train/methods")
+        .iter()
+        .filter(|source| source.code.contains("const SPEC: MethodSpec"))
+        .map(Source::name)
+        .collect();
+    files.sort();
+    let mut listed: Vec<&str> = METHODS.iter().map(|spec| spec.name).collect();
     listed.sort_unstable();
     assert_eq!(files, listed);
 }

@@ -8,7 +8,8 @@ mod sparse;
 use super::array::Array;
 use super::expectation::{self, Averaged};
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Start, StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start,
+    StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,7 @@ The ℓ1 form: Croce and Hein: Mind the box: l1-APGD for sparse adversarial atta
     build: |table| {
         let apgd: Apgd = SPEC.read(table)?;
         apgd.check()?;
-        Ok(Arc::new(apgd))
+        Ok(Planned::Gradient(Arc::new(apgd)))
     },
 };
 

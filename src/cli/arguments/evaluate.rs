@@ -2,8 +2,8 @@
 
 use super::RuntimeArguments;
 use super::values::{
-    BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, above_zero, attack, bounds,
-    epsilon, number, positive, whole,
+    BatchSize, DataPaths, Keep, Layout, Range, SearchPrecision, Shape, above_zero, attack, bounds,
+    epsilon, number, positive, radii, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;
@@ -142,10 +142,13 @@ pub struct EvaluateArguments {
     pub norm: Norm,
     /// The radii, as fractions or decimals in the units of the data: 2/255,0.03
     #[arg(
-        long, value_name = "RADII", value_delimiter = ',', value_parser = epsilon, allow_hyphen_values = true, required = true,
-        help_heading = "Attack"
+        long, value_name = "RADII", value_delimiter = ',', value_parser = epsilon, allow_hyphen_values = true,
+        required_unless_present = "minimal_epsilon", help_heading = "Attack"
     )]
     pub epsilon: Vec<Epsilon>,
+    /// Look for the smallest radius that breaks each sample, between these two, and show its quantiles
+    #[arg(long, value_name = "LOW,HIGH", value_parser = radii, allow_hyphen_values = true, help_heading = "Attack")]
+    pub minimal_epsilon: Option<Range>,
     /// The smallest and the largest valid value of the data, or none
     #[arg(
         long, value_name = "LOW,HIGH", value_parser = bounds, allow_hyphen_values = true, default_value = "0,1",
@@ -171,7 +174,12 @@ pub struct EvaluateArguments {
     #[arg(long, value_name = "DIR", help_heading = "Results")]
     pub out: Option<PathBuf>,
     /// Write the adversarial examples into this .npz file
-    #[arg(long, value_name = "FILE.npz", help_heading = "Results")]
+    #[arg(
+        long,
+        value_name = "FILE.npz",
+        requires = "epsilon",
+        help_heading = "Results"
+    )]
     pub save_adversarial: Option<PathBuf>,
 
     /// Samples at a time, or auto

@@ -20,7 +20,7 @@ pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use train::{BatchNormArgument, TrainArguments};
-pub use values::{BatchSize, DataPaths, Keep, Layout, SearchPrecision, Shape, ValueError};
+pub use values::{BatchSize, DataPaths, Keep, Layout, Range, SearchPrecision, Shape, ValueError};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -147,9 +147,13 @@ pub struct RuntimeArguments {
         the input).\n\n\
         With --check, the gradient is compared with differences of the model's own loss on samples, along the gradient and along \
         random directions at ever smaller steps, and what was found is printed; where they disagree, or nothing can be told, the exit code is 1 and no \
-        file is written.",
+        file is written.\n\n\
+        With --parameters, the graph also takes every trainable tensor as an input, and gives the gradient of the mean loss by it as `grad.NAME`; \
+        running statistics come out as `next.NAME`, dropout masks go in as `mask.NODE`, and an inner tensor named by --wrt has an input \
+        `perturbation.NAME` that is added to it.",
     after_help = "Examples:
   mohs gradient model.onnx -o gradient.onnx
+  mohs gradient model.onnx -o training.onnx --parameters --freeze 'features.*'
   mohs gradient model.onnx -o gradient.onnx --loss margin
   mohs gradient bert.onnx -o gradient.onnx --wrt embeddings
   mohs gradient model.onnx --check test.npz --limit 100
@@ -171,6 +175,20 @@ pub struct GradientArguments {
     /// The loss per sample, on the logits
     #[arg(long, value_enum, default_value_t = Loss::CrossEntropy)]
     pub loss: Loss,
+    /// Write the training graph: every trainable tensor becomes an input, with its gradient as `grad.NAME`
+    #[arg(long, conflicts_with_all = ["check", "gradient"], help_heading = "Training graph")]
+    pub parameters: bool,
+    /// Leave parameters whose names fit this pattern as they are (may be repeated): features.*
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        requires = "parameters",
+        help_heading = "Training graph"
+    )]
+    pub freeze: Vec<String>,
+    /// Whether batch normalisation uses statistics of the batch, or the running ones
+    #[arg(long, value_enum, default_value_t = BatchNormArgument::Train, requires = "parameters", help_heading = "Training graph")]
+    pub batch_norm: BatchNormArgument,
     /// Compare the gradient with differences of the model's loss on these samples: the first 32, or --limit
     #[arg(long, value_name = "DATA[,LABELS]")]
     pub check: Option<DataPaths>,

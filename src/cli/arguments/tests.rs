@@ -70,7 +70,7 @@ fn every_command_has_an_example_and_fits_80_columns() {
     assert_eq!(
         names,
         [
-            "evaluate", "gate", "compare", "gradient", "inspect", "demo", "doctor", "list"
+            "evaluate", "gate", "compare", "gradient", "train", "inspect", "demo", "doctor", "list"
         ]
     );
     for name in names {
@@ -98,13 +98,16 @@ fn help_of_mohs() {
       evaluate  Attacks a model on a data set and reports how robust it is
       gate      Evaluates a model and fails where it falls short of thresholds
       compare   Compares two reports sample by sample: which model is more robust?
-      gradient  Derives the gradient graph of a model and writes it as ONNX
+      gradient  Derives the gradient graph of a model, writes it as ONNX, or checks
+                it
+      train     Trains a model to withstand perturbations, and writes it with new
+                weights
       inspect   Shows a model's inputs, outputs and operators, and whether it can be
                 differentiated
       demo      Attacks two small models and shows their robustness side by side
       doctor    Shows which ONNX Runtime and which devices are used, and why
-      list      Lists the attacks with their parameters, or the operators that can
-                be differentiated
+      list      Lists the attacks, the methods of training, or the operators that
+                can be differentiated
       help      Print this message or the help of the given subcommand(s)
 
     Options:
@@ -125,19 +128,21 @@ fn help_of_mohs() {
       mohs evaluate model.onnx --data test.npz --epsilon 2/255,8/255
       mohs evaluate --help
 
-    Exit codes: 0 fine; 1 a gate failed; 2 bad usage or bad input; 3 the runtime or
+    Exit codes: 0 fine; 1 a gate or a check failed; 2 bad usage or bad input; 3 the
+    runtime or
     the device failed.
     ");
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a snapshot")]
 fn help_of_evaluate() {
     insta::assert_snapshot!(help_of("evaluate"), @r"
     Attacks a classifier on every sample of a data set, within a ball of radius ε,
     with exact gradients derived from the model itself. Shows a summary table; with
     --out, also writes summary.csv and samples.csv.
 
-    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> --epsilon <RADII> <MODEL>
+    Usage: mohs evaluate [OPTIONS] --data <DATA[,LABELS]> <MODEL>
 
     Arguments:
       <MODEL>
@@ -236,6 +241,10 @@ fn help_of_evaluate() {
               The radii, as fractions or decimals in the units of the data:
               2/255,0.03
 
+          --minimal-epsilon <LOW,HIGH>
+              Look for the smallest radius that breaks each sample, between these
+              two, and show its quantiles
+
           --bounds <LOW,HIGH>
               The smallest and the largest valid value of the data, or none
 
@@ -314,7 +323,17 @@ fn help_of_gradient() {
     gives the model's outputs, `loss` (one per sample) and `grad` (the shape of the
     input).
 
-    Usage: mohs gradient [OPTIONS] --out <FILE> <MODEL>
+    With --check, the gradient is compared with differences of the model's own loss
+    on samples, along the gradient and along random directions at ever smaller
+    steps, and what was found is printed; where they disagree, or nothing can be
+    told, the exit code is 1 and no file is written.
+
+    With --parameters, the graph also takes every trainable tensor as an input, and
+    gives the gradient of the mean loss by it as `grad.NAME`; running statistics
+    come out as `next.NAME`, dropout masks go in as `mask.NODE`, and an inner tensor
+    named by --wrt has an input `perturbation.NAME` that is added to it.
+
+    Usage: mohs gradient [OPTIONS] <MODEL>
 
     Arguments:
       <MODEL>
@@ -333,6 +352,13 @@ fn help_of_gradient() {
               - dlr:           Difference of logits ratio (Croce and Hein 2020)
 
               [default: cross-entropy]
+
+          --check <DATA[,LABELS]>
+              Compare the gradient with differences of the model's loss on these
+              samples: the first 32, or --limit
+
+          --gradient <FILE>
+              Check this gradient graph, made elsewhere, instead of deriving one
 
       -q, --quiet
               Say nothing on stderr but errors; show no progress bar
@@ -365,6 +391,67 @@ fn help_of_gradient() {
               Pass gradients straight through rounding, signs and quantisation,
               which have none of their own
 
+    Training graph:
+          --parameters
+              Write the training graph: every trainable tensor becomes an input,
+              with its gradient as `grad.NAME`
+
+          --freeze <PATTERN>
+              Leave parameters whose names fit this pattern as they are (may be
+              repeated): features.*
+
+          --batch-norm <BATCH_NORM>
+              Whether batch normalisation uses statistics of the batch, or the
+              running ones
+
+              Possible values:
+              - train:  Those of each batch; running ones are updated
+              - frozen: The running ones, as they are in the file
+
+              [default: train]
+
+    Data:
+          --x-key <KEY>
+              The name of the samples in an .npz file [default: x]
+
+          --y-key <KEY>
+              The name of the labels in an .npz file [default: y]
+
+          --label-column <COLUMN>
+              The label's column in a .csv file, by name or by position from 0
+              [default: label]
+
+          --scale <FACTOR>
+              Multiply the data by this [default: 1/255 for integers where the
+              bounds are 0,1; else 1]
+
+          --layout <LAYOUT>
+              The order of axes in the data, where it is not the model's
+
+              Possible values:
+              - nchw: Channels first
+              - nhwc: Channels last
+
+          --offset <N>
+              Skip this many samples
+
+              [default: 0]
+
+          --limit <N>
+              Use at most this many samples
+
+          --mean <A,B,C>
+              Subtract these means inside the model, one per channel, so that ε
+              counts in the data's own space
+
+          --std <A,B,C>
+              Divide by these standard deviations inside the model, one per channel
+
+          --bounds <LOW,HIGH>
+              The smallest and the largest valid value of the data, or none
+
+              [default: 0,1]
+
     Runtime:
           --device <DEVICE>
               Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
@@ -380,9 +467,237 @@ fn help_of_gradient() {
 
     Examples:
       mohs gradient model.onnx -o gradient.onnx
+      mohs gradient model.onnx -o training.onnx --parameters --freeze 'features.*'
       mohs gradient model.onnx -o gradient.onnx --loss margin
       mohs gradient bert.onnx -o gradient.onnx --wrt embeddings
+      mohs gradient model.onnx --check test.npz --limit 100
+      mohs gradient model.onnx --check test.npz --gradient from-jax.onnx
     ");
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "the help is long")]
+fn help_of_train() {
+    insta::assert_snapshot!(help_of("train"), @r#"
+    Trains an exported classifier on perturbed samples and writes it with new
+    weights: same inputs, outputs, operators and opset. Writes training.csv beside
+    it, with a row per epoch. `mohs list methods` shows the methods with their
+    parameters.
+
+    Usage: mohs train [OPTIONS] --data <DATA[,LABELS]> --out <FILE> <MODEL>
+
+    Arguments:
+      <MODEL>
+              The ONNX file
+
+    Options:
+      -q, --quiet
+              Say nothing on stderr but errors; show no progress bar
+
+      -v, --verbose...
+              Say more on stderr; twice for everything
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Model:
+          --input <NAME>
+              The input to perturb, where the model has several
+
+          --output <NAME>
+              The output that holds the logits, where the model has several
+
+          --wrt <TENSOR>
+              Perturb this inner tensor, such as an embedding, instead of an input
+
+          --input-shape <SHAPE>
+              The shape of one sample, such as 3,224,224, where the model leaves it
+              open
+
+          --keep-softmax
+              Differentiate through a final Softmax instead of taking the logits
+              below it
+
+          --straight-through
+              Pass gradients straight through rounding, signs and quantisation,
+              which have none of their own
+
+    Data:
+          --data <DATA[,LABELS]>
+              The training data: .npz, .csv, or two .npy or IDX files
+              (samples,labels)
+
+          --validation <DATA[,LABELS]>
+              Data to measure clean and robust accuracy on after each epoch; the
+              best weights are kept
+
+          --validation-limit <N>
+              Use at most this many validation samples
+
+          --x-key <KEY>
+              The name of the samples in an .npz file [default: x]
+
+          --y-key <KEY>
+              The name of the labels in an .npz file [default: y]
+
+          --label-column <COLUMN>
+              The label's column in a .csv file, by name or by position from 0
+              [default: label]
+
+          --scale <FACTOR>
+              Multiply the data by this [default: 1/255 for integers where the
+              bounds are 0,1; else 1]
+
+          --layout <LAYOUT>
+              The order of axes in the data, where it is not the model's
+
+              Possible values:
+              - nchw: Channels first
+              - nhwc: Channels last
+
+          --offset <N>
+              Skip this many training samples
+
+              [default: 0]
+
+          --limit <N>
+              Use at most this many training samples
+
+          --mean <A,B,C>
+              Subtract these means in front of the model, one per channel, so that ε
+              counts in the data's own space
+
+          --std <A,B,C>
+              Divide by these standard deviations in front of the model, one per
+              channel
+
+          --crop <PIXELS>
+              Put so many pixels around each image, and take a random crop of its
+              size
+
+              [default: 0]
+
+          --flip
+              Flip half of the images from left to right
+
+          --padding <TOKEN>
+              The token that stands for padding: its positions are not perturbed
+
+    Training:
+          --method <METHOD>
+              How to train, with parameters after a colon: pgd:steps=7
+
+              [default: pgd]
+
+          --norm <NORM>
+              The norm that perturbations are measured in
+
+              Possible values:
+              - linf: The largest absolute change of any element
+              - l2:   The Euclidean length of the change
+              - l1:   The sum of absolute changes
+
+              [default: linf]
+
+          --epsilon <RADIUS>
+              The radius, as a fraction or decimal in the units of the data: 8/255
+
+          --bounds <LOW,HIGH>
+              The smallest and the largest valid value of the data, or none
+
+              [default: 0,1]
+
+          --epochs <N>
+              How often to go through the data
+
+              [default: 10]
+
+          --batch-size <N>
+              Samples in a batch
+
+              [default: 128]
+
+          --optimizer <OPTIMIZER>
+              The optimizer, with parameters after a colon:
+              sgd:learning_rate=0.1,momentum=0.9; weight decay spares biases and
+              normalisation, unless decay_all=true is given
+
+              [default: adam]
+
+          --schedule <SCHEDULE>
+              The learning rate's course: constant, cosine, piecewise or one-cycle,
+              with parameters after a colon
+
+              [default: constant]
+
+          --batch-norm <BATCH_NORM>
+              Whether batch normalisation uses and updates statistics of the
+              batches, or keeps those of the file
+
+              Possible values:
+              - train:  Those of each batch; running ones are updated
+              - frozen: The running ones, as they are in the file
+
+              [default: train]
+
+          --freeze <PATTERN>
+              Leave parameters whose names fit this pattern as they are (may be
+              repeated): features.*
+
+          --reinitialize <SEED>
+              Draw all parameters anew by this seed before training
+
+          --validation-steps <N>
+              The steps of the attack that measures robust accuracy after each epoch
+
+              [default: 10]
+
+          --seed <N>
+              The seed of every random number
+
+              [default: 0]
+
+    Results:
+      -o, --out <FILE>
+              The ONNX file to write
+
+          --log <FILE>
+              The table to write, with a row per epoch [default: training.csv beside
+              the ONNX file]
+
+          --checkpoint <DIR>
+              Write a checkpoint into this folder after each epoch, every five
+              minutes, and on Ctrl-C
+
+          --resume
+              Go on from the checkpoint in that folder
+
+    Runtime:
+          --device <DEVICE>
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+
+              [default: auto]
+
+          --threads <N>
+              Threads per operator [default: the runtime's own choice]
+
+          --onnxruntime <PATH>
+              The ONNX Runtime library to load [default: found or downloaded, see
+              `mohs doctor`]
+
+    Examples:
+      mohs train model.onnx --data train.npz --method pgd:steps=7 --epsilon 8/255 \
+          --validation test.npz --epochs 20 -o hardened.onnx
+      mohs train model.onnx --data train.npz --method free:replays=8 --epsilon 0.3 \
+          --optimizer sgd:learning_rate=0.05,momentum=0.9,weight_decay=5e-4 \
+          --schedule one-cycle --epochs 40 -o hardened.onnx
+      mohs train bert.onnx --data tokens.npz --method freelb --norm l2 --epsilon 0.3
+      \
+          --wrt embeddings --padding 0 --optimizer adamw:learning_rate=2e-5 -o
+          out.onnx
+      mohs train model.onnx --data train.npz --method standard --reinitialize 1 \
+          --checkpoint run --epochs 90 -o model-90.onnx
+    "#);
 }
 
 #[test]
@@ -507,7 +822,8 @@ fn help_of_doctor() {
 fn help_of_list() {
     insta::assert_snapshot!(help_of("list"), @"
     Lists what this version of mohs knows: the attacks with their parameters and
-    defaults, or the ONNX operators that it can differentiate.
+    defaults, the methods of training, or the ONNX operators that it can
+    differentiate.
 
     Usage: mohs list [OPTIONS] <WHAT>
 
@@ -517,6 +833,8 @@ fn help_of_list() {
 
               Possible values:
               - attacks:   The attacks with their parameters
+              - methods:   The methods of training with their parameters, optimizers
+                and schedules
               - operators: The operators that can be differentiated
 
     Options:
@@ -531,6 +849,7 @@ fn help_of_list() {
 
     Examples:
       mohs list attacks
+      mohs list methods
       mohs list operators
     ");
 }

@@ -7,6 +7,10 @@ use clap::{Args, ValueEnum};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
+/// In a constant, as the words with underscores are no code in a comment.
+const OPTIMIZER_HELP: &str = "The optimizer, with parameters after a colon: sgd:learning_rate=0.1,momentum=0.9; weight \
+    decay spares biases and normalisation, unless decay_all=true is given";
+
 /// Trains a model to withstand perturbations.
 #[derive(Debug, Clone, Args)]
 #[command(
@@ -112,10 +116,9 @@ pub struct TrainArguments {
     /// Samples in a batch
     #[arg(long, value_name = "N", value_parser = above_zero::<NonZeroUsize>, allow_negative_numbers = true, default_value = "128", help_heading = "Training")]
     pub batch_size: NonZeroUsize,
-    /// The optimizer, with parameters after a colon: sgd:learning_rate=0.1,momentum=0.9. Weight decay spares biases and normalisation,
-    /// unless decay_all=true
+    /// The optimizer
     #[arg(
-        long,
+        long, help = OPTIMIZER_HELP,
         value_name = "OPTIMIZER",
         default_value = "adam",
         help_heading = "Training"

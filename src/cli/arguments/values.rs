@@ -215,6 +215,26 @@ pub(super) fn positive(text: &str) -> Result<f32, ValueError> {
     }
 }
 
+/// Two radii, the first of which may be 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// The smaller one.
+    pub low: f64,
+    /// The larger one.
+    pub high: f64,
+}
+
+pub(super) fn radii(text: &str) -> Result<Range, ValueError> {
+    let (low, high) = text.split_once(',').ok_or(ValueError::RangeCount)?;
+    let high: Epsilon = high.parse()?;
+    let (low, high) = (parse_number(low)?, high.value());
+    if 0.0 <= low && low < high {
+        Ok(Range { low, high })
+    } else {
+        Err(ValueError::RangeOrder)
+    }
+}
+
 /// A share from 0 to 1, or a percentage with its sign.
 pub(super) fn share(text: &str) -> Result<f64, ValueError> {
     let share = match text.trim().strip_suffix('%') {
@@ -284,6 +304,10 @@ pub enum ValueError {
     Epsilon(#[from] EpsilonError),
     #[error(transparent)]
     Norm(#[from] crate::threat::UnknownNorm),
+    #[error("a range of radii is two numbers LOW,HIGH")]
+    RangeCount,
+    #[error("the first radius must be 0 or above, and below the second")]
+    RangeOrder,
     #[error("a share lies between 0 and 1; write 0.95 or 95% for 95 %")]
     NotAShare,
     #[error("the number is NaN, infinite or too large for float32")]

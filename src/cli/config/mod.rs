@@ -50,7 +50,7 @@ pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
     if given.has("init") || given.has("no_config") || given.has("help") {
         return Ok(arguments);
     }
-    let Some(file) = given.config.map_or_else(|| find(), |path| Ok(Some(path)))? else {
+    let Some(file) = given.config.map_or_else(find, |path| Ok(Some(path)))? else {
         return Ok(arguments);
     };
     let settings = read(&file, &keys, &given.ids)?;
@@ -197,8 +197,7 @@ impl std::fmt::Display for Place {
 }
 
 fn line(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or_default();
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
+    1 + text.get(..at).unwrap_or_default().matches('\n').count()
 }
 
 fn unknown(place: Place, keys: &[Arg]) -> ConfigError {

@@ -18,6 +18,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("baseline", "\"reports/main/samples.csv\""),
     ("max_drop", "0.02"),
     ("max_seconds", "600"),
+    ("minimal_epsilon", "[0, 0.3]"),
     ("out", "\"reports/gate\""),
     ("save_adversarial", "\"adversarial.npz\""),
     ("input", "\"pixels\""),

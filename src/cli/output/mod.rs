@@ -2,10 +2,11 @@
 //!
 //! A run opens every file it will write before it starts, under temporary names in their final folders: a path that cannot be
 //! written fails in the first second, not after an hour. [`commit`] gives all of them their names at the end; a run that fails
-//! leaves neither a file nor a folder behind. A folder belongs to one run at a time, so that no report is mixed from two.
+//! leaves neither a file nor a folder behind, and neither does one that is interrupted ([`remove_temporaries`]). A folder belongs to one run at a time, so that no report is mixed from two.
 
 mod error;
 mod lock;
+mod temporaries;
 
 pub use error::OutputError;
 use std::collections::HashSet;
@@ -14,6 +15,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::NamedTempFile;
+pub use temporaries::remove_temporaries;
 
 /// A folder for results.
 #[derive(Debug, Clone)]
@@ -84,13 +86,13 @@ impl OutputFolder {
                 });
             }
         };
-        let mut folder = Folder {
+        let lock = lock::FolderLock::take(path)?;
+        let folder = Folder {
             path: path.into(),
             made_here,
-            _lock: None,
+            _lock: lock,
             _parent: above,
         };
-        folder._lock = lock::FolderLock::take(path)?;
         Ok(OutputFolder {
             inner: Arc::new(folder),
         })
@@ -273,7 +275,9 @@ fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
         // The process's umask takes its part away.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(folder)
+    let file = builder.tempfile_in(folder)?;
+    temporaries::note(file.path());
+    Ok(file)
 }
 
 /// The folder that a path lies in; the current one for a bare name.
@@ -287,7 +291,10 @@ fn parent(path: &Path) -> &Path {
 /// `true` where the folder is new, `false` where it was made meanwhile by someone else.
 fn make_folder(path: &Path) -> Result<bool, OutputError> {
     match fs::create_dir(path) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            temporaries::note(path);
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
         Err(source) => Err(OutputError::Unwritable {
             path: path.into(),

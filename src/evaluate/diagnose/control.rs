@@ -37,7 +37,10 @@ pub(in super::super) fn run(
         return Ok(None);
     }
     let plan = AttackPlan::parse(&format!("pgd:random_start=false,loss={}", loss.name()))?;
-    let Some(attack) = plan.attacks().first() else {
+    let Some(planned) = plan.attacks().first() else {
+        return Ok(None);
+    };
+    let Some(attack) = planned.gradient() else {
         return Ok(None);
     };
     let config = Config {
@@ -52,9 +55,10 @@ pub(in super::super) fn run(
         config: &config,
         attack: attack.as_ref(),
         most: CONTROLLED,
+        search: None,
         ..*job
     };
-    let run = super::super::run_of(attack.as_ref(), norm, epsilon);
+    let run = super::super::run_of(planned, norm, epsilon);
     let mut accumulator = Accumulator::new(String::new(), vec![run])?;
     let mut progress = Progress::default();
     engine::run(

@@ -8,7 +8,7 @@
 pub(super) mod control;
 pub(super) mod probe;
 
-use crate::attack::Attack;
+use crate::attack::{Attack, Goal};
 use crate::outcome::{Diagnostic, DiagnosticKind, Norm, SummaryRow, WORST_CASE};
 
 /// Where so large a share of the samples is in doubt, the number is.
@@ -97,6 +97,9 @@ impl Trial<'_> {
 
     /// Whether all steps together are shorter than the radius.
     fn short(&self) -> Option<Diagnostic> {
+        if self.attack.goal() != Goal::Radius {
+            return None;
+        }
         let steps = self.attack.steps();
         let reach = |epsilon: f64| f64::from(steps) * self.attack.step_size(epsilon) / epsilon;
         // A little less than ε may be rounding.
@@ -158,9 +161,15 @@ impl Trial<'_> {
 }
 
 /// What the rows say when they are looked at side by side.
-pub(super) fn of_rows(rows: &[SummaryRow], classes: Option<usize>) -> Vec<Diagnostic> {
+///
+/// `ascents` are the attacks that climb within a radius, of which many steps should do what one does.
+pub(super) fn of_rows(
+    rows: &[SummaryRow],
+    ascents: &[String],
+    classes: Option<usize>,
+) -> Vec<Diagnostic> {
     let mut found = rising(rows);
-    found.extend(single_step_stronger(rows));
+    found.extend(single_step_stronger(rows, ascents));
     found.extend(guessing(rows, classes));
     found
 }
@@ -213,10 +222,12 @@ fn rising(rows: &[SummaryRow]) -> Vec<Diagnostic> {
 }
 
 /// Many steps can do what one does; where they do worse, gradients mislead.
-fn single_step_stronger(rows: &[SummaryRow]) -> Vec<Diagnostic> {
+fn single_step_stronger(rows: &[SummaryRow], ascents: &[String]) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
-    let attacks = || rows.iter().filter(|row| row.attack != WORST_CASE);
-    for many in attacks().filter(|row| row.steps > 1) {
+    let attacks = || rows.iter().filter(|row| ascents.contains(&row.attack));
+    // Without gradients there is nothing that could mislead.
+    let follows = |row: &&SummaryRow| row.steps > 1 && row.gradient_evaluations > 0;
+    for many in attacks().filter(follows) {
         let same = |row: &&SummaryRow| {
             row.steps == 1
                 && row.norm == many.norm
@@ -268,8 +279,8 @@ fn guessing(rows: &[SummaryRow], classes: Option<usize>) -> Option<Diagnostic> {
             "the model is right on {} % of the samples as they are, no better than guessing among {classes} classes",
             percent(row.clean_accuracy)
         ),
-        advice: "do the labels belong to it, and have the samples the range and layout that it was trained on (--scale, --mean, --std, \
-                 --layout)?"
+        advice: "check that the labels belong to it, and that the samples have the range and layout that it was trained on (--scale, \
+                 --mean, --std, --layout)"
             .to_owned(),
         untrustworthy: false,
     })
@@ -290,7 +301,7 @@ mod tests {
     fn trial(attack: &str, tallies: [Tally; 3]) -> Vec<Diagnostic> {
         let plan = AttackPlan::parse(attack).unwrap();
         let trial = Trial {
-            attack: plan.attacks()[0].as_ref(),
+            attack: plan.attacks()[0].gradient().unwrap().as_ref(),
             norm: Norm::Linf,
             epsilons: &EPSILONS,
             tallies: &tallies,
@@ -311,11 +322,16 @@ mod tests {
             attack: attack.to_owned(),
             epsilon,
             steps,
+            gradient_evaluations: 1000 * u64::from(steps),
             samples: 1000,
             clean_accuracy: 0.95,
             robust_accuracy: robust as f64 / 1000.0,
             ..SummaryRow::blank()
         }
+    }
+
+    fn ascents() -> Vec<String> {
+        ["fgsm", "pgd"].map(str::to_owned).to_vec()
     }
 
     #[test]
@@ -329,7 +345,7 @@ mod tests {
             row("pgd", 40, 0.2, 200),
             row(WORST_CASE, 41, 0.2, 200),
         ];
-        assert!(of_rows(&rows, Some(10)).is_empty());
+        assert!(of_rows(&rows, &ascents(), Some(10)).is_empty());
     }
 
     #[test]
@@ -394,7 +410,7 @@ mod tests {
             row("pgd", 40, 0.3, 350),
             row("pgd", 40, 0.4, 400),
         ];
-        let found = of_rows(&rows, Some(10));
+        let found = of_rows(&rows, &ascents(), Some(10));
         assert_eq!(
             kinds(&found),
             [("rises-with-epsilon", vec![0.3, 0.4], true)],
@@ -407,6 +423,7 @@ mod tests {
     fn one_step_that_does_better_than_many_is_found() {
         let found = of_rows(
             &[row("fgsm", 1, 0.1, 300), row("pgd", 40, 0.1, 320)],
+            &ascents(),
             Some(10),
         );
         assert_eq!(kinds(&found), [("single-step-stronger", vec![0.1], true)]);
@@ -420,7 +437,7 @@ mod tests {
             ..row("pgd", 40, 0.1, 0)
         };
         assert_eq!(
-            kinds(&of_rows(&[guess], Some(10))),
+            kinds(&of_rows(&[guess], &ascents(), Some(10))),
             [("no-better-than-chance", vec![], false)]
         );
     }

@@ -1,7 +1,9 @@
 //! Convolutions: one linear relation between a larger and a smaller grid, seen from three sides.
 //!
 //! `Conv` gathers from the large grid into the small one, `ConvTranspose` scatters from the small one into the large one, and each is the other's
-//! adjoint in the input; the adjoint in the weights correlates the two grids.
+//! adjoint in the input; the adjoint in the weights correlates the two grids ([`weights`]).
+
+mod weights;
 
 use crate::grad::rule::{Cotangents, Rule, Vjp};
 use crate::grad::window::{Axis, Window, per_axis, refit};
@@ -104,6 +106,16 @@ impl Grids {
 
     /// The convolution of the large grid.
     fn gather<'g>(&self, large: Expr<'g>, weights: Expr<'g>, to: &[Dim]) -> Expr<'g> {
+        self.convolve(large, weights, self.groups, to)
+    }
+
+    fn convolve<'g>(
+        &self,
+        large: Expr<'g>,
+        weights: Expr<'g>,
+        groups: i64,
+        to: &[Dim],
+    ) -> Expr<'g> {
         // Positions that are left over behind are cut off where they would make room for one place more.
         let cut = |axis: &Axis| {
             let spare = -axis.after();
@@ -114,7 +126,7 @@ impl Grids {
         let before = axes.clone().map(|axis| axis.before);
         let pads = before.chain(axes.map(|axis| axis.after().max(0))).collect();
         let attributes = [
-            ("group", Attribute::Int(self.groups)),
+            ("group", Attribute::Int(groups)),
             ("strides", self.window.attribute(|axis| axis.stride)),
             ("dilations", self.window.attribute(|axis| axis.dilation)),
             ("pads", Attribute::Ints(pads)),
@@ -165,42 +177,6 @@ impl Grids {
         } else {
             exchanged.reverse(&several)
         }
-    }
-
-    /// The adjoint of `gather` in the weights: for each tap and pair of channels, the sum over samples and places.
-    ///
-    /// It is a convolution itself, of the large grid by the small one, with samples in the role of channels, and stride and dilation exchanged.
-    fn correlate<'g>(&self, large: Expr<'g>, small: Expr<'g>) -> Expr<'g> {
-        let (groups, channels) = (Dim::fixed(self.groups), self.weights[1]);
-        let (samples, spatial) = (large.shape()[0], self.window.input());
-        let axes = spatial.len();
-        let behind =
-            |lead: [usize; 3]| -> Vec<usize> { lead.into_iter().chain(3..3 + axes).collect() };
-        let swap: Vec<usize> = [1, 0].into_iter().chain(2..2 + axes).collect();
-        let large = large
-            .reshape(&[&[samples, groups, channels], &spatial[..]].concat())
-            .transpose(&behind([2, 1, 0]))
-            .reshape(&[&[channels, samples.times(self.groups)], &spatial[..]].concat());
-        let small = small.transpose(&swap);
-        // Positions that no window covers would count as further taps; they, too, are cut off.
-        let taps = |axis: &Axis| axis.kernel + (-axis.after()).max(0) / axis.dilation;
-        let window = self.window.0.iter();
-        let before = window.clone().map(|axis| axis.before);
-        let pads = before.chain(window.clone().map(|axis| axis.after().max(0)));
-        let attributes = [
-            ("group", Attribute::Int(self.groups)),
-            ("strides", self.window.attribute(|axis| axis.dilation)),
-            ("dilations", self.window.attribute(|axis| axis.stride)),
-            ("pads", Attribute::Ints(pads.collect())),
-        ];
-        let mut shape = vec![channels, self.weights[0]];
-        shape.extend(window.clone().map(|axis| Dim::fixed(taps(axis))));
-        let fact = Fact::new(large.dtype(), shape);
-        let all = large
-            .builder()
-            .node("Conv", &[large, small], &attributes, fact);
-        let ranges: Vec<_> = window.map(|axis| (0, axis.kernel)).collect();
-        refit(all, &ranges).transpose(&swap)
     }
 }
 

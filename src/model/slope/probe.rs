@@ -1,6 +1,6 @@
 //! Runs the gradient graph at samples, and the model around them.
 
-use super::difference::{Estimate, bend};
+use super::difference::{Differences, Estimate, bend};
 use super::scores::{self, HostLoss};
 use super::{DIRECTIONS, Samples, Scale, norm, size};
 use crate::loss::Loss;
@@ -16,6 +16,9 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Elements that are run at once: enough to keep a device busy, and no matter for its memory.
 const ELEMENTS: usize = 1 << 20;
+
+/// Bends count as kinks from this step on.
+const FINE: usize = 2;
 
 /// The gradient graph and the model, loaded.
 pub(super) struct Probe<'a> {
@@ -33,7 +36,7 @@ pub(super) struct Slope {
     pub(super) residual: Estimate,
     /// What the gradient says.
     pub(super) said: f64,
-    /// How much the slopes to both sides differ at the smallest step.
+    /// How much the slopes to both sides differ at fine steps.
     pub(super) bend: f64,
 }
 
@@ -47,7 +50,7 @@ impl Slope {
 struct Walk {
     sample: usize,
     place: usize,
-    best: Estimate,
+    differences: Differences,
     said: f64,
     bend: f64,
     open: bool,
@@ -144,14 +147,14 @@ impl<'a> Probe<'a> {
             .map(|number| Walk {
                 sample: number / (DIRECTIONS + 1),
                 place: number % (DIRECTIONS + 1),
-                best: Estimate::NONE,
+                differences: Differences::NONE,
                 said: 0.0,
                 bend: 0.0,
                 open: true,
             })
             .collect();
         let mut step = scale.steps.first;
-        for _ in 0..scale.steps.count {
+        for turn_of_step in 0..scale.steps.count {
             let rows = (self.rows() / 2).max(1);
             let open: Vec<usize> = (0..walks.len()).filter(|&at| walks[at].open).collect();
             for part in open.chunks(rows) {
@@ -184,11 +187,12 @@ impl<'a> Probe<'a> {
                     let expected = along(&gradients[walk.sample], up.1, down.1);
                     let middle = center[walk.sample].value;
                     let (up, down) = (up.0.value - expected / 2.0, down.0.value + expected / 2.0);
-                    let estimate = Estimate::central(up, middle, down, step, noise);
-                    walk.best = walk.best.better(estimate);
-                    walk.bend = bend(up, middle, down, step);
+                    walk.differences.push(up, middle, down, step, noise);
+                    if turn_of_step >= FINE {
+                        walk.bend = walk.bend.max(bend(up, middle, down, step));
+                    }
                     let length = norm(&gradients[walk.sample]);
-                    walk.open = walk.best.uncertainty > 0.2 * scale.tolerance * length;
+                    walk.open = walk.differences.best.uncertainty > 0.2 * scale.tolerance * length;
                 }
             }
             step /= scale.steps.ratio;
@@ -196,7 +200,7 @@ impl<'a> Probe<'a> {
         Ok(walks
             .into_iter()
             .map(|walk| Slope {
-                residual: walk.best,
+                residual: walk.differences.best,
                 said: walk.said,
                 bend: walk.bend,
             })

@@ -49,12 +49,19 @@ pub(super) fn loss(kind: Loss, scores: &[f32], label: u32, probabilities: bool) 
             ((best_other - own) / spread, 4.0 / spread)
         }
     };
-    let largest = |most: f64, logit: &f64| most.max(logit.abs());
-    let scale = if probabilities {
-        // The rounding of a probability is relative to itself.
-        1.0
+    let (sensitivity, scale) = if probabilities {
+        // Probabilities may be rounded as one minus another, so the smaller of those that count is off by the spacing of numbers around 1.
+        let least = match kind {
+            Loss::CrossEntropy => own,
+            Loss::Margin | Loss::Dlr => own.min(best_other),
+        };
+        (
+            sensitivity.max(1.0) / least.exp().max(f64::MIN_POSITIVE),
+            1.0,
+        )
     } else {
-        logits.iter().fold(0.0, largest)
+        let largest = |most: f64, logit: &f64| most.max(logit.abs());
+        (sensitivity, logits.iter().fold(0.0, largest))
     };
     HostLoss {
         value,

@@ -7,7 +7,8 @@
 mod cell;
 mod reader;
 
-use crate::outcome::{ChangeRow, ComparisonRow, SampleOutcome, SummaryRow};
+use super::{Document, Format};
+use crate::outcome::{ChangeRow, ComparisonRow, MinimalRow, SampleOutcome, SummaryRow};
 use cell::Cell;
 pub use reader::{ReadError, RowReader};
 use std::fmt;
@@ -89,6 +90,38 @@ row!(ComparisonRow:
 );
 
 row!(ChangeRow: index, attack, norm, epsilon, change);
+
+row!(MinimalRow: index, label, attack, norm, minimal_epsilon, withstood);
+
+/// `summary.csv`
+#[derive(Debug)]
+pub(super) struct SummaryCsv;
+
+impl Format for SummaryCsv {
+    fn name(&self) -> &'static str {
+        "summary"
+    }
+
+    fn file_name(&self) -> &'static str {
+        "summary.csv"
+    }
+
+    fn about(&self) -> &'static str {
+        "A row per attack and ε, and one per ε over all attacks"
+    }
+
+    fn is_default(&self) -> bool {
+        true
+    }
+
+    fn render(&self, document: &Document) -> io::Result<Vec<u8>> {
+        let mut writer = SummaryWriter::new(Vec::new())?;
+        for row in &document.summary.rows {
+            writer.write(row)?;
+        }
+        writer.finish()
+    }
+}
 
 /// Writes rows one by one; the header comes first, even where no row follows.
 pub struct RowWriter<W: Write, T> {

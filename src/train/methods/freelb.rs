@@ -1,4 +1,4 @@
-//! FreeLB: the gradients along an ascent, averaged into one weight step.
+//! `FreeLB`: the gradients along an ascent, averaged into one weight step.
 
 use super::{
     Method, MethodSpec, Needs, RANDOM_START, Stats, ascent, check_step_size, right, step_size,
@@ -47,7 +47,7 @@ Zhu, Cheng, Gan, Sun, Goldstein and Liu: FreeLB: Enhanced Adversarial Training f
     },
 };
 
-/// FreeLB.
+/// `FreeLB`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FreeLb {

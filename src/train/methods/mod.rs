@@ -24,7 +24,9 @@ pub use yopo::Yopo;
 
 use super::choice::{self, Choice, parse};
 use super::engine::{Batch, Engine, Feed, Ran, column};
+use super::optim::OPTIMIZERS;
 use super::pass::PassSpec;
+use super::schedule::SCHEDULES;
 use super::start::Noise;
 use super::{Error, Setting};
 use crate::attack::{Attack, Parameter, Pgd as PgdAttack};
@@ -115,27 +117,40 @@ pub fn method(text: &str) -> Result<Arc<dyn Method>, choice::Error> {
     parse(METHODS, text)
 }
 
-/// The documentation of every method, as Markdown.
+/// The documentation of every method, optimizer and schedule, as Markdown.
 #[must_use]
 pub fn markdown() -> String {
-    let mut text = String::new();
+    let mut text = String::from("## Methods\n");
     for spec in METHODS {
-        let Choice {
-            name,
-            summary,
-            what_it_does,
-            reference,
-            ..
-        } = spec;
-        let table = choice::parameter_table(spec.parameters);
-        text.push_str(&format!(
-            "\n### `{name}`\n\n{summary}.\n\n{what_it_does}\n\n{table}"
-        ));
-        if !reference.is_empty() {
-            text.push_str(&format!("\n{reference}\n"));
-        }
+        section(spec, &mut text);
+    }
+    text.push_str("\n## Optimizers\n");
+    for spec in OPTIMIZERS {
+        section(spec, &mut text);
+    }
+    text.push_str("\n## Schedules\n");
+    for spec in SCHEDULES {
+        section(spec, &mut text);
     }
     text
+}
+
+/// One entry's documentation.
+fn section<T>(spec: &Choice<T>, text: &mut String) {
+    let Choice {
+        name,
+        summary,
+        what_it_does,
+        reference,
+        ..
+    } = spec;
+    let table = choice::parameter_table(spec.parameters);
+    text.push_str(&format!(
+        "\n### `{name}`\n\n{summary}.\n\n{what_it_does}\n\n{table}"
+    ));
+    if !reference.is_empty() {
+        text.push_str(&format!("\n{reference}\n"));
+    }
 }
 
 /// Which form the model has while it is attacked.

@@ -4,7 +4,11 @@ mod bad_data;
 mod bad_machine;
 mod bad_model;
 mod bad_usage;
+mod compare;
+mod diagnostics;
 pub(crate) mod fixtures;
+mod gate;
+mod minimal;
 mod models;
 mod results;
 

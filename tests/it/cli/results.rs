@@ -433,3 +433,38 @@ fn a_run_says_where_its_files_are() {
     assert!(stderr.contains("samples.csv are in report\n"), "{stderr}");
     assert!(stderr.contains("examples are in found.npz\n"), "{stderr}");
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_nothing_behind() {
+    crate::runtime_ready();
+    let sandbox = Sandbox::new();
+    let [model, data] = ["digits-standard.onnx", "digits-test.npz"].map(shipped);
+    let arguments = [
+        "evaluate",
+        &model,
+        "--data",
+        &data,
+        "--epsilon",
+        "0.01",
+        "--attack",
+        "pgd:steps=100000,restarts=1000",
+        "--out",
+        "report",
+        "--threads",
+        "1",
+    ];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mohs"));
+    command.current_dir(sandbox.path("")).args(arguments);
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    while sandbox.names().len() < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::yield_now();
+    }
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(sandbox.names(), Vec::<String>::new());
+}

@@ -156,6 +156,27 @@ fn conv_of_stride_one() {
 }
 
 #[test]
+fn weights_of_few_and_of_many_channels() {
+    // Up to 4 channels, more, and kernels of one tap are computed in different ways.
+    for channels in [(1, 3), (4, 2), (5, 3), (6, 7)] {
+        for geometry in [
+            over(&[7, 8], &[3, 2]).strides(&[2, 1]).pads(&[1, 0, 1, 1]),
+            over(&[9, 9], &[3, 3]).dilations(&[2, 1]).pads(&[0, 2, 1, 0]),
+            over(&[8, 9], &[4, 4]).strides(&[3, 3]),
+            over(&[6, 5], &[1, 1]).strides(&[2, 1]),
+            over(&[6], &[3]).pads(&[1, 1]),
+            over(&[4, 5, 4], &[2, 1, 3]).strides(&[1, 2, 1]),
+        ] {
+            let geometry = geometry.groups(1, channels);
+            geometry.check("Conv");
+            geometry.check("ConvTranspose");
+        }
+    }
+    let pointwise = over(&[5, 4], &[1, 1]).strides(&[2, 1]).groups(3, (2, 3));
+    pointwise.check("Conv");
+}
+
+#[test]
 fn conv_of_larger_strides() {
     for geometry in [
         over(&[6], &[3]).strides(&[2]),

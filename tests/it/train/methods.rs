@@ -23,12 +23,7 @@ const TOLERANCE: f64 = 1e-4;
 /// Methods as they are compared, with the norm and the radius.
 const CASES: &[(&str, &str, Norm, f64)] = &[
     ("standard", "standard", Norm::Linf, 0.1),
-    (
-        "fgsm",
-        "fgsm:random_start=false,guard=1",
-        Norm::Linf,
-        0.1,
-    ),
+    ("fgsm", "fgsm:random_start=false,guard=1", Norm::Linf, 0.1),
     ("fgm", "fgm", Norm::L2, 0.3),
     (
         "pgd",

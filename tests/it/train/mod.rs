@@ -1,3 +1,4 @@
 //! Training: against PyTorch, and whole runs.
 
 mod methods;
+mod runs;

@@ -2,270 +2,20 @@
 //!
 //! Start at [`Comparison::new`]; each side is a [`Sheet`] of what became of every sample.
 
+mod error;
+mod rows;
+mod sheet;
+
 use super::paired::Discordance;
-use super::{Norm, SampleOutcome, WORST_CASE};
-use serde::{Deserialize, Serialize};
+use super::Norm;
+pub use error::ComparisonError;
+pub use rows::{ChangeRow, ComparisonRow};
+use sheet::Column;
+pub use sheet::Sheet;
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 /// A test refuses chance where its p-value is below this.
 const SIGNIFICANCE: f64 = 0.05;
-
-/// What became of each sample in one evaluation, without how.
-#[derive(Debug, Clone, Default)]
-pub struct Sheet {
-    columns: Vec<Column>,
-    /// The column of the latest outcome, where the search for the next one starts.
-    latest: usize,
-}
-
-/// One attack at one ε.
-#[derive(Debug, Clone)]
-struct Column {
-    attack: String,
-    norm: Norm,
-    epsilon: f64,
-    /// In the order of the data once the sheet is [sorted](Sheet::sort).
-    marks: Vec<Mark>,
-}
-
-/// One sample under one attack at one ε.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Mark {
-    index: u64,
-    label: u32,
-    robust: bool,
-}
-
-impl Column {
-    fn is(&self, attack: &str, norm: Norm, epsilon: f64) -> bool {
-        self.epsilon.to_bits() == epsilon.to_bits() && self.norm == norm && self.attack == attack
-    }
-}
-
-impl Sheet {
-    /// A sheet of the outcomes of one evaluation.
-    #[must_use]
-    pub fn new() -> Self {
-        Sheet::default()
-    }
-
-    /// Notes one outcome; they may come in any order.
-    pub fn add(&mut self, outcome: &SampleOutcome) {
-        let SampleOutcome {
-            attack,
-            norm,
-            epsilon,
-            ..
-        } = outcome;
-        let is = |column: &Column| column.is(attack, *norm, *epsilon);
-        if !self.columns.get(self.latest).is_some_and(is) {
-            self.latest = self.columns.iter().position(is).unwrap_or_else(|| {
-                self.columns.push(Column {
-                    attack: attack.clone(),
-                    norm: *norm,
-                    epsilon: *epsilon,
-                    marks: Vec::new(),
-                });
-                self.columns.len() - 1
-            });
-        }
-        self.columns[self.latest].marks.push(Mark {
-            index: outcome.index,
-            label: outcome.label,
-            robust: outcome.robust,
-        });
-    }
-
-    /// Whether nothing was noted.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.columns.is_empty()
-    }
-
-    /// Refuses a sheet that an evaluation of these attacks on these samples could not be compared with, before it is run.
-    ///
-    /// # Errors
-    /// Where one of the attacks, each with its norm and ε, is missing, or is not about just those samples.
-    pub fn require(
-        &self,
-        name: &str,
-        attacks: &[(String, Norm, f64)],
-        samples: Range<u64>,
-    ) -> Result<(), ComparisonError> {
-        for (attack, norm, epsilon) in attacks {
-            let mut columns = self.columns.iter();
-            let Some(column) = columns.find(|column| column.is(attack, *norm, *epsilon)) else {
-                return Err(ComparisonError::Missing {
-                    name: name.to_owned(),
-                    cell: format!("{attack} {norm} {epsilon}"),
-                    cells: self.cells(),
-                });
-            };
-            let low = column.marks.iter().map(|mark| mark.index).min();
-            let high = column.marks.iter().map(|mark| mark.index).max();
-            let count = column.marks.len() as u64;
-            let (low, end) = (
-                low.unwrap_or(0),
-                high.map_or(0, |high| high.saturating_add(1)),
-            );
-            if (low..end, count) != (samples.clone(), samples.end - samples.start) {
-                return Err(ComparisonError::OtherRange {
-                    name: name.to_owned(),
-                    count,
-                    first: low,
-                    last: end.saturating_sub(1),
-                    expected: samples.end - samples.start,
-                    expected_first: samples.start,
-                    expected_last: samples.end.saturating_sub(1),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn sort(&mut self) {
-        for column in &mut self.columns {
-            column.marks.sort_unstable();
-        }
-    }
-
-    /// The attacks and radii, as `pgd linf 0.1`.
-    fn cells(&self) -> String {
-        let cells = self.columns.iter();
-        let texts: Vec<String> = cells
-            .map(|column| format!("{} {} {}", column.attack, column.norm, column.epsilon))
-            .collect();
-        texts.join(", ")
-    }
-
-    /// A column of what is robust under every one of the columns at those positions, which have the same samples.
-    fn worst(&self, positions: &[usize]) -> Option<Column> {
-        let (first, rest) = positions.split_first()?;
-        let mut column = self.columns.get(*first)?.clone();
-        WORST_CASE.clone_into(&mut column.attack);
-        for position in rest {
-            let others = &self.columns.get(*position)?.marks;
-            for (mark, other) in column.marks.iter_mut().zip(others) {
-                mark.robust &= other.robust;
-            }
-        }
-        Some(column)
-    }
-}
-
-/// Why two evaluations cannot be compared.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ComparisonError {
-    /// One has no rows.
-    #[error("{name} has no rows, so there is nothing to compare")]
-    Empty {
-        /// The evaluation.
-        name: String,
-    },
-    /// Nothing in common.
-    #[error(
-        "{first} and {second} have no attack at the same norm and epsilon in common: the first has {first_cells}, the second {second_cells}; \
-         evaluate both with the same --attack, --norm and --epsilon"
-    )]
-    NothingInCommon {
-        /// The first evaluation.
-        first: String,
-        /// The second evaluation.
-        second: String,
-        /// What the first has.
-        first_cells: String,
-        /// What the second has.
-        second_cells: String,
-    },
-    /// The baseline lacks an attack of the evaluation.
-    #[error(
-        "the baseline {name} has no {cell}, so there is nothing to compare it with; it has {cells}: evaluate with the same --attack, \
-         --norm and --epsilon, or make the baseline anew"
-    )]
-    Missing {
-        /// The baseline.
-        name: String,
-        /// The attack with its norm and radius.
-        cell: String,
-        /// What the baseline has.
-        cells: String,
-    },
-    /// The baseline is about other samples.
-    #[error(
-        "the baseline {name} is about {count} samples from {first} to {last}, and this evaluation about {expected} from {expected_first} to \
-         {expected_last}: evaluate with the same --data, --offset and --limit, or make the baseline anew"
-    )]
-    OtherRange {
-        /// The baseline.
-        name: String,
-        /// How many samples it has.
-        count: u64,
-        /// The first of them.
-        first: u64,
-        /// The last of them.
-        last: u64,
-        /// How many samples the evaluation has.
-        expected: u64,
-        /// The first of them.
-        expected_first: u64,
-        /// The last of them.
-        expected_last: u64,
-    },
-    /// A sample that only one of them has.
-    #[error(
-        "{first} and {second} are not about the same samples: sample {index} is only in {only} ({attack}, {norm}, epsilon {epsilon}); \
-         evaluate both with the same --data, --offset and --limit"
-    )]
-    OtherSamples {
-        /// The first evaluation.
-        first: String,
-        /// The second evaluation.
-        second: String,
-        /// The sample.
-        index: u64,
-        /// The evaluation that has it.
-        only: String,
-        /// The attack under which it is missing in the other.
-        attack: String,
-        /// The norm.
-        norm: Norm,
-        /// The radius.
-        epsilon: f64,
-    },
-    /// A sample with two labels.
-    #[error(
-        "{first} and {second} are not about the same data: sample {index} has label {first_label} in the first and {second_label} in the \
-         second"
-    )]
-    OtherLabels {
-        /// The first evaluation.
-        first: String,
-        /// The second evaluation.
-        second: String,
-        /// The sample.
-        index: u64,
-        /// Its label in the first.
-        first_label: u32,
-        /// Its label in the second.
-        second_label: u32,
-    },
-    /// A sample that is there twice.
-    #[error("{name} has sample {index} twice under {attack}, norm {norm}, epsilon {epsilon}")]
-    Repeated {
-        /// The evaluation.
-        name: String,
-        /// The sample.
-        index: u64,
-        /// The attack.
-        attack: String,
-        /// The norm.
-        norm: Norm,
-        /// The radius.
-        epsilon: f64,
-    },
-}
 
 /// Which of two evaluations is the more robust one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,7 +29,7 @@ pub enum Side {
 /// The two evaluations under one attack at one ε; `worst-case` where it is over all attacks that both have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pairing {
-    /// The attack's name with its parameters, or [`WORST_CASE`].
+    /// The attack's name with its parameters, or [`WORST_CASE`](super::WORST_CASE).
     pub attack: String,
     /// The norm of the threat model.
     pub norm: Norm,
@@ -309,56 +59,6 @@ impl Pairing {
             Some(Side::Second)
         }
     }
-}
-
-/// One row of `comparison.csv`: a [`Pairing`] with its statistics.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ComparisonRow {
-    /// What the first evaluation is called.
-    pub first: String,
-    /// What the second evaluation is called.
-    pub second: String,
-    /// The attack's name with its parameters, or [`WORST_CASE`].
-    pub attack: String,
-    /// The norm of the threat model.
-    pub norm: Norm,
-    /// The radius of the ball.
-    pub epsilon: f64,
-    /// The number of samples.
-    pub samples: u64,
-    /// The share of samples that is robust in the first.
-    pub first_robust_accuracy: f64,
-    /// The share of samples that is robust in the second.
-    pub second_robust_accuracy: f64,
-    /// The second share less the first.
-    pub difference: f64,
-    /// Lower end of its 95 % confidence interval (Tango's score interval).
-    pub difference_low: f64,
-    /// Upper end of that interval.
-    pub difference_high: f64,
-    /// Samples that are robust in the first alone.
-    pub first_only: u64,
-    /// Samples that are robust in the second alone.
-    pub second_only: u64,
-    /// The p-value of McNemar's exact test.
-    pub p_value: f64,
-    /// `first`, `second`, or `unclear` where the test at 5 % cannot tell.
-    pub more_robust: String,
-}
-
-/// One row of `changes.csv`: a sample that is robust on one side alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ChangeRow {
-    /// The sample's position in the data set.
-    pub index: u64,
-    /// The attack's name with its parameters, or [`WORST_CASE`].
-    pub attack: String,
-    /// The norm of the threat model.
-    pub norm: Norm,
-    /// The radius of the ball.
-    pub epsilon: f64,
-    /// `broken` where it is robust in the first alone, `mended` where it is so in the second alone.
-    pub change: String,
 }
 
 /// Two evaluations, sample by sample.
@@ -458,50 +158,6 @@ impl Comparison {
         };
         self.pairings.iter().rfind(at)
     }
-
-    /// The rows of `comparison.csv`.
-    pub fn rows(&self) -> impl Iterator<Item = ComparisonRow> {
-        self.pairings.iter().map(|pairing| {
-            let interval = pairing.counts.interval();
-            ComparisonRow {
-                first: self.first.clone(),
-                second: self.second.clone(),
-                attack: pairing.attack.clone(),
-                norm: pairing.norm,
-                epsilon: pairing.epsilon,
-                samples: pairing.counts.samples,
-                first_robust_accuracy: pairing.first_accuracy,
-                second_robust_accuracy: pairing.second_accuracy,
-                difference: pairing.counts.difference(),
-                difference_low: interval.low,
-                difference_high: interval.high,
-                first_only: pairing.counts.first_only,
-                second_only: pairing.counts.second_only,
-                p_value: pairing.counts.p_value(),
-                more_robust: match pairing.more_robust() {
-                    Some(Side::First) => "first",
-                    Some(Side::Second) => "second",
-                    None => "unclear",
-                }
-                .to_owned(),
-            }
-        })
-    }
-
-    /// The rows of `changes.csv`, pairing by pairing, those that broke first.
-    pub fn changes(&self) -> impl Iterator<Item = ChangeRow> {
-        self.pairings.iter().flat_map(|pairing| {
-            let broken = pairing.broken.iter().map(|index| (index, "broken"));
-            let mended = pairing.mended.iter().map(|index| (index, "mended"));
-            broken.chain(mended).map(|(&index, change)| ChangeRow {
-                index,
-                attack: pairing.attack.clone(),
-                norm: pairing.norm,
-                epsilon: pairing.epsilon,
-                change: change.to_owned(),
-            })
-        })
-    }
 }
 
 /// Refuses a sample that a column has twice.
@@ -592,6 +248,7 @@ fn pairing(
 
 #[cfg(test)]
 mod tests {
+    use super::super::{SampleOutcome, WORST_CASE};
     use super::*;
 
     fn outcome(attack: &str, epsilon: f64, index: u64, robust: bool) -> SampleOutcome {

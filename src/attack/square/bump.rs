@@ -1,0 +1,243 @@
+//! The ℓ2 moves of the square attack: bumps of two signs, paid for with what other windows give up.
+
+use super::super::grid::{Grid, Window};
+use crate::rng::Stream;
+use rand::Rng;
+
+/// Guards divisions by a length, as the reference implementation does.
+const GUARD: f64 = 1e-12;
+
+/// Two neighbouring pyramids of opposite sign on a rectangle, row by row, of Euclidean length 1.
+///
+/// They lie above one another, or beside one another where `beside` says so or there is a single row.
+pub(super) fn bump(rows: usize, columns: usize, beside: bool) -> Vec<f64> {
+    let mut values = if rows == 1 || (beside && columns > 1) {
+        let turned = halves(columns, rows);
+        (0..rows * columns)
+            .map(|place| turned[place % columns * rows + place / columns])
+            .collect()
+    } else {
+        halves(rows, columns)
+    };
+    let length = length(&values).max(GUARD);
+    for value in &mut values {
+        *value /= length;
+    }
+    values
+}
+
+/// A pyramid on the first half of the rows, and one turned over on the others; a single row has a single pyramid.
+fn halves(rows: usize, columns: usize) -> Vec<f64> {
+    let upper = rows / 2;
+    let lower = pyramid(rows - upper, columns).into_iter();
+    let mut values = pyramid(upper, columns);
+    values.extend(lower.map(|value| if upper == 0 { value } else { -value }));
+    values
+}
+
+/// Σ over the nested rectangles around the middle of 1/(k + 1)², k from 0 at the innermost; of length 1.
+fn pyramid(rows: usize, columns: usize) -> Vec<f64> {
+    let mut values = vec![0.0; rows * columns];
+    let (middle_row, middle_column) = (rows / 2, columns / 2);
+    for ring in 0..=middle_row.max(middle_column) {
+        #[expect(clippy::cast_precision_loss, reason = "extents are far below 2^53")]
+        let height = 1.0 / ((ring + 1) as f64).powi(2);
+        let rows = middle_row.saturating_sub(ring)..(middle_row + ring + 1).min(rows);
+        for row in rows {
+            let from = middle_column.saturating_sub(ring);
+            let to = (middle_column + ring + 1).min(columns);
+            for value in &mut values[row * columns + from..row * columns + to] {
+                *value += height;
+            }
+        }
+    }
+    let length = length(&values).max(GUARD);
+    for value in &mut values {
+        *value /= length;
+    }
+    values
+}
+
+fn length(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+/// The first perturbation, of length 1: bumps of random sign side by side all over the picture, five along each axis where there is room.
+pub(super) fn tiles(grid: Grid, stream: &mut Stream) -> Vec<f64> {
+    let mut delta = vec![0.0; grid.channels * grid.area()];
+    let (tall, wide) = ((grid.rows / 5).max(1), (grid.columns / 5).max(1));
+    let (down, across) = (grid.rows / tall, grid.columns / wide);
+    let top = (grid.rows - down * tall) / 2;
+    let left = (grid.columns - across * wide) / 2;
+    for tile in 0..down * across {
+        let (row, column) = (top + tile / across * tall, left + tile % across * wide);
+        let window = Window {
+            rows: row..row + tall,
+            columns: column..column + wide,
+        };
+        let bump = bump(tall, wide, stream.random());
+        for channel in 0..grid.channels {
+            let sign = sign(stream);
+            for (position, value) in grid.positions(channel, &window).zip(&bump) {
+                delta[position] = sign * value;
+            }
+        }
+    }
+    normalize(&mut delta, 1.0);
+    delta
+}
+
+/// Moves the length that two windows hold, and what ε leaves over, into a new bump at the first of them.
+///
+/// In each channel, the window becomes a bump of random sign plus its old content (each of length 1), brought to the length
+/// √(max(ε² − ‖δ‖², 0)/channels + ‖δ on both windows‖²); the second window becomes 0. `delta` then has length ε.
+pub(super) fn shift(
+    grid: Grid,
+    delta: &mut [f64],
+    epsilon: f64,
+    extents: (usize, usize),
+    stream: &mut Stream,
+) {
+    let (to, from) = (grid.place(extents, stream), grid.place(extents, stream));
+    let bump = bump(extents.0, extents.1, stream.random());
+    let total = length(delta).powi(2);
+    let left = (epsilon * epsilon - total).max(0.0);
+    let squares = |window: &Window, skip: Option<&Window>| {
+        let mut sum = 0.0;
+        for row in window.rows.clone() {
+            for column in window.columns.clone() {
+                let counted = skip
+                    .is_some_and(|skip| skip.rows.contains(&row) && skip.columns.contains(&column));
+                if !counted {
+                    let values =
+                        (0..grid.channels).map(|channel| delta[grid.at(channel, row, column)]);
+                    sum += values.map(|value| value * value).sum::<f64>();
+                }
+            }
+        }
+        sum
+    };
+    let held = squares(&to, None) + squares(&from, Some(&to));
+    #[expect(clippy::cast_precision_loss, reason = "extents are far below 2^53")]
+    let target = (left / grid.channels as f64 + held).sqrt();
+    let mut contents = Vec::with_capacity(grid.channels);
+    for channel in 0..grid.channels {
+        let sign = sign(stream);
+        let old: Vec<f64> = grid.positions(channel, &to).map(|at| delta[at]).collect();
+        let scale = 1.0 / (GUARD + length(&old));
+        let mut new: Vec<f64> = old
+            .iter()
+            .zip(&bump)
+            .map(|(old, bump)| sign * bump + scale * old)
+            .collect();
+        let scale = target / (GUARD + length(&new));
+        for value in &mut new {
+            *value *= scale;
+        }
+        contents.push(new);
+    }
+    for (channel, new) in contents.into_iter().enumerate() {
+        for position in grid.positions(channel, &from) {
+            delta[position] = 0.0;
+        }
+        for (position, value) in grid.positions(channel, &to).zip(new) {
+            delta[position] = value;
+        }
+    }
+    normalize(delta, epsilon);
+}
+
+/// Brings `delta` to a length.
+pub(super) fn normalize(delta: &mut [f64], to: f64) {
+    let scale = to / (GUARD + length(delta));
+    for value in delta {
+        *value *= scale;
+    }
+}
+
+/// 1 or −1.
+pub(super) fn sign(stream: &mut Stream) -> f64 {
+    if stream.random() { 1.0 } else { -1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Key, Purpose, stream};
+
+    fn seeded(sample: u64) -> Stream {
+        stream(Key {
+            seed: 0,
+            sample,
+            restart: 0,
+            purpose: Purpose::Queries,
+        })
+    }
+
+    /// The formula by hand: a 2 × 3 half has rings of 1 and 1/4 around its middle (row 1, column 1).
+    #[test]
+    fn a_pyramid_adds_up_its_rings() {
+        let values = pyramid(2, 3);
+        let expected = [0.25, 0.25, 0.25, 0.25, 1.25, 0.25];
+        let length = expected.iter().map(|v: &f64| v * v).sum::<f64>().sqrt();
+        for (value, expected) in values.iter().zip(expected) {
+            assert!((value - expected / length).abs() < 1e-12, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_bump_has_length_one_and_two_signs_either_way_round() {
+        for (rows, columns) in [(3, 3), (5, 5), (1, 7), (7, 1), (4, 2), (23, 23)] {
+            for beside in [false, true] {
+                let bump = bump(rows, columns, beside);
+                assert!((length(&bump) - 1.0).abs() < 1e-9);
+                assert!(bump.iter().any(|v| *v > 0.0) && bump.iter().any(|v| *v < 0.0));
+                if rows == columns {
+                    let other = super::bump(rows, columns, !beside);
+                    for (place, value) in bump.iter().enumerate() {
+                        let turned = other[place % columns * columns + place / columns];
+                        assert!((value - turned).abs() < 1e-12);
+                    }
+                }
+            }
+        }
+        assert_eq!(bump(1, 1, true), [1.0]);
+    }
+
+    #[test]
+    fn a_move_keeps_the_length_and_touches_two_windows_only() {
+        for shape in [&[3, 11, 9][..], &[28, 28], &[40], &[2, 2]] {
+            let grid = Grid::new(shape);
+            let mut stream = seeded(3);
+            let mut delta = tiles(grid, &mut stream);
+            assert!((length(&delta) - 1.0).abs() < 1e-9, "{shape:?}");
+            normalize(&mut delta, 0.5);
+            for _ in 0..50 {
+                let before = delta.clone();
+                let extents = (3.min(grid.rows), 3.min(grid.columns));
+                shift(grid, &mut delta, 0.5, extents, &mut stream);
+                assert!((length(&delta) - 0.5).abs() < 1e-9, "{shape:?}");
+                // Everything else is at most scaled, by one factor.
+                let mut factors: Vec<f64> = before
+                    .iter()
+                    .zip(&delta)
+                    .filter(|(before, _)| **before != 0.0)
+                    .map(|(before, after)| after / before)
+                    .collect();
+                factors.sort_by(f64::total_cmp);
+                let changed = 2 * extents.0 * extents.1 * grid.channels;
+                let mut run = 1;
+                let mut longest = 1;
+                for pair in factors.windows(2) {
+                    run = if (pair[1] - pair[0]).abs() < 1e-9 {
+                        run + 1
+                    } else {
+                        1
+                    };
+                    longest = longest.max(run);
+                }
+                assert!(longest + changed >= factors.len(), "{shape:?}");
+            }
+        }
+    }
+}
