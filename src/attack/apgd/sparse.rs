@@ -110,7 +110,7 @@ pub(super) fn step<'a>(
         ..*context
     };
     let shrinks = starts(next_step);
-    let stepped = point + scale * ball.epsilon * direction(gradient, share_now);
+    let stepped = point + scale * ball.epsilon * direction(context, point, gradient, share_now);
     let next = geometry::project(&ball, shrinks.select(seen.best_point, stepped));
     let carried = moved(context, next);
     let fresh = |then: Array<'a>, value: Array<'a>| shrinks.select(value, then);
@@ -140,8 +140,19 @@ fn share(moved: Array<'_>) -> Array<'_> {
     moved / (LESS * moved.width() as f64)
 }
 
-/// Equal parts, 1 together, on that share of the elements with the largest |g| (at least one).
-fn direction<'a>(gradient: Array<'a>, share: Array<'a>) -> Array<'a> {
+/// Equal parts, 1 together, on that share of the elements with the largest |g| among those not yet at the bound to which g points (at least one).
+///
+/// The authors' code looks at all elements: where the largest have met their bounds it stands still.
+fn direction<'a>(
+    context: &Context<'a>,
+    point: Array<'a>,
+    gradient: Array<'a>,
+    share: Array<'a>,
+) -> Array<'a> {
+    let has_room = gradient
+        .gt(0.0)
+        .select(point.lt(context.high), point.gt(context.low));
+    let gradient = has_room.select(gradient, 0.0);
     let strength = gradient.abs();
     let count = share * gradient.width() as f64;
     // The authors' code rounds the count up: a best point that has moved two elements would then never be left for one of them.
