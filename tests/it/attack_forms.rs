@@ -220,10 +220,6 @@ fn the_graph_form_of_every_step_is_the_host_form() {
         (Norm::Linf, "mi_fgsm:steps=4"),
         (Norm::L2, "mi_fgsm:steps=4"),
         (Norm::L1, "mi_fgsm:steps=4"),
-        (Norm::Linf, "apgd:steps=12"),
-        (Norm::L2, "apgd:steps=12"),
-        (Norm::L1, "apgd:steps=12"),
-        (Norm::L2, "apgd:steps=4,eot=3"),
     ] {
         let attack = attack(text);
         for bounds in boxes {
