@@ -4,8 +4,8 @@ use super::array::Array;
 use super::pgd::positive_number;
 use super::spec::LOSS;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start, StateArray,
-    geometry,
+    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start,
+    StateArray, geometry,
 };
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, sync::Arc};
@@ -91,7 +91,10 @@ impl Attack for MiFgsm {
 
     fn check(&self) -> Result<(), Error> {
         let sensible = |number: f64| number >= 0.0 && number.is_finite();
-        if self.step_size.is_some_and(|size| !sensible(size) || size == 0.0) {
+        if self
+            .step_size
+            .is_some_and(|size| !sensible(size) || size == 0.0)
+        {
             return Err(SPEC.refuse("the step size must be a finite number above 0"));
         }
         if !sensible(self.decay) {
@@ -212,10 +215,17 @@ mod tests {
         let visited = scene.run(&attack, None, |_| {
             calls.set(calls.get() + 1);
             // In ℓ1 of length 1, the first is (0.9, 0.1) and the second (−0.5, −0.5): sums 0.4 and −0.4.
-            if calls.get() == 1 { array![[9.0, 1.0]] } else { array![[-2.0, -2.0]] }
+            if calls.get() == 1 {
+                array![[9.0, 1.0]]
+            } else {
+                array![[-2.0, -2.0]]
+            }
         });
         let moved = visited.last().unwrap() - &scene.clean;
-        assert!((moved[[0, 0]] - 0.2).abs() < 1e-6 && moved[[0, 1]].abs() < 1e-6, "{moved}");
+        assert!(
+            (moved[[0, 0]] - 0.2).abs() < 1e-6 && moved[[0, 1]].abs() < 1e-6,
+            "{moved}"
+        );
     }
 
     /// Trap (prior art): with a fixed step of 2/255 instead of ε/n the ball is never filled, or left at once.
@@ -244,8 +254,20 @@ mod tests {
     #[test]
     fn parameters_that_make_no_sense_are_refused() {
         for (attack, word) in [
-            (MiFgsm { step_size: Some(0.0), ..MiFgsm::default() }, "step size"),
-            (MiFgsm { decay: f64::NAN, ..MiFgsm::default() }, "decay"),
+            (
+                MiFgsm {
+                    step_size: Some(0.0),
+                    ..MiFgsm::default()
+                },
+                "step size",
+            ),
+            (
+                MiFgsm {
+                    decay: f64::NAN,
+                    ..MiFgsm::default()
+                },
+                "decay",
+            ),
         ] {
             let message = attack.check().unwrap_err().to_string();
             assert!(message.contains(word), "{message}");

@@ -36,9 +36,9 @@ mod spec;
 mod square;
 
 pub use crate::loss::Loss;
+pub use apgd::Apgd;
 pub use boundary::Boundary;
 pub use cw::Cw;
-pub use apgd::Apgd;
 pub use ddn::Ddn;
 pub use error::Error;
 pub use fab::Fab;

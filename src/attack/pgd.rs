@@ -155,7 +155,9 @@ fn is_step_size(value: f64) -> bool {
 }
 
 /// A number above 0, or a text that holds one (`"2/255"`, as configuration files have to write it).
-pub(super) fn positive_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+pub(super) fn positive_number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<f64>, D::Error> {
     struct Visitor;
 
     impl de::Visitor<'_> for Visitor {

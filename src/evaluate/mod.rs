@@ -402,7 +402,12 @@ impl Watched<'_> {
             &self.clean.verdicts,
             through_softmax,
         )?;
-        let mut following = self.config.attacks.attacks().iter().filter_map(Planned::gradient);
+        let mut following = self
+            .config
+            .attacks
+            .attacks()
+            .iter()
+            .filter_map(Planned::gradient);
         let Some(attack) = following.next() else {
             return Ok(found);
         };
@@ -422,12 +427,7 @@ impl Watched<'_> {
             most: u64::MAX,
             search: None,
         };
-        found.extend(diagnose::control::run(
-            &job,
-            control.loss,
-            gradient,
-            judge,
-        )?);
+        found.extend(diagnose::control::run(&job, control.loss, gradient, judge)?);
         Ok(found)
     }
 }
@@ -620,7 +620,7 @@ impl<'a> Gradients<'a> {
         let derived = self.model.search_gradient(&model::GradientOptions {
             scale_seed: false,
             targeted: attack.targets() > 0,
-            loss: attack.loss(),
+            loss: self.loss(attack),
             wrt: Vec::new(),
             keep_softmax: self.keep_softmax,
         });

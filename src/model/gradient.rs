@@ -103,7 +103,8 @@ pub fn derive(
     let wrt = wanted_values(&graph, input, &options.wrt)?;
     let scores = Scores::find(&graph, output, options.keep_softmax)?;
     // The targeted form of dlr looks at the fourth score too.
-    let least = options.loss.least_classes() + i64::from(options.targeted && options.loss == Loss::Dlr);
+    let least =
+        options.loss.least_classes() + i64::from(options.targeted && options.loss == Loss::Dlr);
     if scores.classes < least {
         return Err(Error::Unsuitable(format!(
             "output `{}` has {} classes, and the {} loss needs at least {least}; choose another loss",

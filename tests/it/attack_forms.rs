@@ -88,8 +88,34 @@ impl MadeUp {
         }
     }
 
-    /// The step of the host form from a point, whose gradient is known.
-    fn host(&self, attack: &dyn Attack, norm: Norm, bounds: Bounds, slot: &Slot) -> Vec<f32> {
+    /// The attack's first state, on the host.
+    fn first_state(attack: &dyn Attack, norm: Norm, bounds: Bounds, slot: &Slot) -> Vec<Vec<f32>> {
+        let arrays = HostArrays::new(WIDTH);
+        let row = |values: &[f32]| {
+            let row = Array2::from_shape_vec((1, values.len()), values.to_vec());
+            arrays.input(row.unwrap())
+        };
+        let context = Context {
+            norm,
+            clean: row(&slot.clean),
+            low: row(&[bounds.low]),
+            high: row(&[bounds.high]),
+            epsilon: row(&[slot.epsilon as f32]),
+            step_size: row(&[attack.step_size(slot.epsilon) as f32]),
+        };
+        let state = attack.init(&context, None).state;
+        let values = |array| arrays.value(array).iter().copied().collect();
+        state.into_iter().map(values).collect()
+    }
+
+    /// The step of the host form from a point, whose gradient is known; also the next state.
+    fn host(
+        &self,
+        attack: &dyn Attack,
+        norm: Norm,
+        bounds: Bounds,
+        slot: &Slot,
+    ) -> (Vec<f32>, Vec<Vec<f32>>) {
         let arrays = HostArrays::new(WIDTH);
         let row = |values: &[f32]| {
             let row = Array2::from_shape_vec((1, values.len()), values.to_vec());
@@ -112,11 +138,16 @@ impl MadeUp {
         let pass = Pass {
             point: row(&slot.point),
             gradient: row(&gradient),
-            loss: row(&[0.0]),
+            loss: row(&[slot.point.iter().sum::<f32>() / WIDTH as f32]),
             adversarial: row(&[0.0]),
         };
-        let next = attack.step(&context, &pass, &[]);
-        arrays.value(next.point).iter().copied().collect()
+        let state: Vec<_> = slot.state.iter().map(|state| row(state)).collect();
+        let next = attack.step(&context, &pass, &state);
+        let values = |array| arrays.value(array).iter().copied().collect();
+        (
+            values(next.point),
+            next.state.into_iter().map(values).collect(),
+        )
     }
 }
 
@@ -125,6 +156,8 @@ struct Slot {
     clean: Vec<f32>,
     point: Vec<f32>,
     epsilon: f64,
+    /// The attack's own, as the host form has it.
+    state: Vec<Vec<f32>>,
 }
 
 impl Slot {
@@ -152,6 +185,7 @@ impl Slot {
             clean,
             point,
             epsilon,
+            state: Vec::new(),
         }
     }
 }
@@ -183,6 +217,9 @@ fn the_graph_form_of_every_step_is_the_host_form() {
         (Norm::Linf, "pgd:steps=4"),
         (Norm::L2, "pgd:steps=4"),
         (Norm::L1, "pgd:steps=4"),
+        (Norm::Linf, "mi_fgsm:steps=4"),
+        (Norm::L2, "mi_fgsm:steps=4"),
+        (Norm::L1, "mi_fgsm:steps=4"),
     ] {
         let attack = attack(text);
         for bounds in boxes {
@@ -206,12 +243,13 @@ fn compare(made_up: &MadeUp, attack: &dyn Attack, norm: Norm, bounds: Bounds, sl
         model, gradient, ..
     } = made_up;
     let mut program = Program::new(model, gradient, attack, norm, bounds, slots.len()).unwrap();
-    for (position, slot) in slots.iter().enumerate() {
+    for (position, slot) in slots.iter_mut().enumerate() {
+        slot.state = MadeUp::first_state(attack, norm, bounds, slot);
         let start = Start {
             clean: &slot.clean,
             data: &[],
             point: &slot.point,
-            state: &[],
+            state: &slot.state,
             label: 0,
             target: 0,
             epsilon: slot.epsilon,
@@ -223,7 +261,7 @@ fn compare(made_up: &MadeUp, attack: &dyn Attack, norm: Norm, bounds: Bounds, sl
         let (_, advance) = program.run().unwrap();
         for (position, slot) in slots.iter_mut().enumerate() {
             let found = advance.point(position).unwrap();
-            let expected = made_up.host(attack, norm, bounds, slot);
+            let (expected, state) = made_up.host(attack, norm, bounds, slot);
             let (difference, element) = largest_difference(&found, &expected);
             assert!(
                 difference <= TOLERANCE,
@@ -234,6 +272,7 @@ fn compare(made_up: &MadeUp, attack: &dyn Attack, norm: Norm, bounds: Bounds, sl
                 expected[element]
             );
             slot.point = found;
+            slot.state = state;
         }
         program.advance(advance);
     }

@@ -88,14 +88,14 @@ pub(super) fn step<'a>(
     let next_window = (state.window - f64::from(windows.less)).max(f64::from(windows.least));
     let window = at_checkpoint.select(next_window, state.window);
 
-    let toward = point
-        + scale * context.epsilon * geometry::steepest(context.norm, gradient);
+    let toward = point + scale * context.epsilon * geometry::steepest(context.norm, gradient);
     let toward = match context.norm {
         Norm::Linf => geometry::project(context, toward),
         // Only where the step ends is the exact projection worth its time.
         Norm::L2 | Norm::L1 => geometry::within_bounds(context, rescaled(context, toward)),
     };
-    let with_momentum = point + TOWARD * (toward - point) + (1.0 - TOWARD) * (point - state.previous);
+    let with_momentum =
+        point + TOWARD * (toward - point) + (1.0 - TOWARD) * (point - state.previous);
     let moved = first.select(toward, with_momentum);
     let state = State {
         previous: point,

@@ -8,7 +8,8 @@ mod sparse;
 use super::array::Array;
 use super::expectation::{self, Averaged};
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start, StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start,
+    StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ Starts at a random point on the surface of the ball and takes steps z = P(x + η
 At checkpoints (after 22 % of the steps, then 3 % of them sooner each time, but 6 % apart at least) η is halved, and the attack goes back to the point with the largest loss, where the loss has risen in at most ¾ of the steps since the last checkpoint, or where η was not halved then and the largest loss is what it was.
 The first checkpoint counts from the loss at the start; the authors' code compares with 0 there, which counts one rise too many.
 P is the exact projection onto the part of the ball that lies within the bounds.
-In ℓ1 a step goes along the signs of the largest elements of g, at first those that the start has moved or a fifth of them, later two thirds of those that the best point has moved; η starts at ε, is divided by 1.5 at each checkpoint (4 % of the steps apart), and is ε again where the best point has moved 5 % fewer elements than before.
+In ℓ1 a step goes along the signs of the largest elements of g that can still move, at first those that the start has moved or a fifth of them, later two thirds of those that the best point has moved; η starts at ε, is divided by 1.5 at each checkpoint (4 % of the steps apart), and is ε again where the best point has moved 5 % fewer elements than before.
 It looks in balls of radius 3ε, 2ε and ε for 30, 30 and 40 % of the gradients, each time from the best point of the ball before.
 With `targets=n` each restart raises the loss against one class: the n classes with the largest scores of the clean sample beside the label, one after the other.",
     when_to_use: "\
@@ -320,7 +321,9 @@ impl Attack for Apgd {
 
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a> {
         let step = |pass: &Pass<'a>, state: &[Array<'a>]| match context.norm {
-            Norm::Linf | Norm::L2 => dense::step(self.steps.get(), context, pass, State::new(state)),
+            Norm::Linf | Norm::L2 => {
+                dense::step(self.steps.get(), context, pass, State::new(state))
+            }
             Norm::L1 => sparse::step(self.steps.get(), context, pass, State::new(state)),
         };
         if self.eot > NonZeroU32::MIN {

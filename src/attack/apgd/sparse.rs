@@ -26,7 +26,10 @@ fn phases(steps: u32) -> [(f64, u32); 3] {
 fn radius<'a>(steps: u32, seen: Array<'a>) -> Array<'a> {
     let [(first, _), (second, from_second), (third, from_third)] = phases(steps);
     let after = |from: u32| seen.gt(f64::from(from) - 0.5);
-    after(from_third).select(third, after(from_second).select(second, seen.constant(first)))
+    after(from_third).select(
+        third,
+        after(from_second).select(second, seen.constant(first)),
+    )
 }
 
 /// 4 % of the points that a ball sees.
@@ -107,7 +110,7 @@ pub(super) fn step<'a>(
         ..*context
     };
     let shrinks = starts(next_step);
-    let stepped = point + scale * ball.epsilon * direction(gradient, share_now);
+    let stepped = point + scale * ball.epsilon * direction(context, point, gradient, share_now);
     let next = geometry::project(&ball, shrinks.select(seen.best_point, stepped));
     let carried = moved(context, next);
     let fresh = |then: Array<'a>, value: Array<'a>| shrinks.select(value, then);
@@ -137,13 +140,23 @@ fn share(moved: Array<'_>) -> Array<'_> {
     moved / (LESS * moved.width() as f64)
 }
 
-/// Equal parts, 1 together, on that share of the elements with the largest |g| (at least one).
-fn direction<'a>(gradient: Array<'a>, share: Array<'a>) -> Array<'a> {
-    let width = gradient.width() as f64;
+/// Equal parts, 1 together, on that share of the elements with the largest |g| among those not yet at the bound to which g points (at least one).
+///
+/// The authors' code looks at all elements: where the largest have met their bounds it stands still.
+fn direction<'a>(
+    context: &Context<'a>,
+    point: Array<'a>,
+    gradient: Array<'a>,
+    share: Array<'a>,
+) -> Array<'a> {
+    let has_room = gradient
+        .gt(0.0)
+        .select(point.lt(context.high), point.gt(context.low));
+    let gradient = has_room.select(gradient, 0.0);
     let strength = gradient.abs();
-    // The place from the small end, its fraction dropped, as the number of elements left out.
-    let left_out = ((1.0 - share) * width).clamp(0.0, width - 1.0).floor();
-    let least = strength.at_rank(width - 1.0 - left_out);
+    let count = share * gradient.width() as f64;
+    // The authors' code rounds the count up: a best point that has moved two elements would then never be left for one of them.
+    let least = strength.at_rank(count - 1.0);
     let chosen = strength.lt(least).select(0.0, gradient.sign());
     chosen / chosen.abs().sum().max(1.0)
 }

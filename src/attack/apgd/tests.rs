@@ -160,7 +160,14 @@ fn a_loss_that_always_rises_keeps_the_step_size() {
 fn a_loss_that_does_not_rise_halves_the_step_size_at_every_checkpoint() {
     let scales = scales(&[1.0; 100]);
     // After the checkpoint at step 22, which the point of the 23rd pass is.
-    for (step, scale) in [(21, 2.0), (22, 1.0), (40, 1.0), (41, 0.5), (57, 0.25), (99, 2.0 / 256.0)] {
+    for (step, scale) in [
+        (21, 2.0),
+        (22, 1.0),
+        (40, 1.0),
+        (41, 0.5),
+        (57, 0.25),
+        (99, 2.0 / 256.0),
+    ] {
         assert_eq!(scales[step], scale, "{step}");
     }
 }
@@ -171,7 +178,11 @@ fn rises_are_counted_from_one_step_to_the_next_and_not_new_bests() {
     // Up four times and down once: rises in 4 of 5 steps, new bests only at first.
     let mut losses = vec![1000.0f32];
     for step in 1..100 {
-        losses.push(if step % 5 == 0 { -5.0 * step as f32 } else { losses[step - 1] + 0.1 });
+        losses.push(if step % 5 == 0 {
+            -5.0 * step as f32
+        } else {
+            losses[step - 1] + 0.1
+        });
     }
     // The largest loss rises once in the first window, so that it is the first condition alone that decides there.
     let scales = scales(&losses);
@@ -211,7 +222,8 @@ fn after_halving_it_goes_on_from_the_best_point() {
     let (best, before) = (visited[5][[0, 0]], visited[checkpoint - 1][[0, 0]]);
     let clean = scene.clean[[0, 0]];
     let toward = (best + 1.0).clamp(clean - 1.0, clean + 1.0);
-    let expected = (best + 0.75 * (toward - best) + 0.25 * (best - before)).clamp(clean - 1.0, clean + 1.0);
+    let expected =
+        (best + 0.75 * (toward - best) + 0.25 * (best - before)).clamp(clean - 1.0, clean + 1.0);
     assert!((visited[checkpoint + 1][[0, 0]] - expected).abs() < 1e-6);
 }
 
@@ -222,7 +234,11 @@ fn random_starts_are_on_the_surface_of_the_ball() {
         let noise = scene.noise(&[0, 1, 2, 3, 4, 5]);
         let arrays = HostArrays::new(50);
         let point = scene.with(&arrays, 0.0, |context| {
-            arrays.value(Apgd::default().init(context, Some(arrays.input(noise))).point)
+            arrays.value(
+                Apgd::default()
+                    .init(context, Some(arrays.input(noise)))
+                    .point,
+            )
         });
         for (clean, point) in scene.clean.rows().into_iter().zip(point.rows()) {
             let distance = norm.distance(&clean.to_vec(), &point.to_vec());
@@ -306,7 +322,9 @@ fn a_sample_gets_the_same_alone_as_in_a_batch() {
             let gradient = (point * weights).mapv(f32::cos) * weights;
             (loss.insert_axis(Axis(1)), gradient)
         };
-        let batch = visit(&apgd(20), &scene, Some(noise), |_, point| wavy(&weights, point));
+        let batch = visit(&apgd(20), &scene, Some(noise), |_, point| {
+            wavy(&weights, point)
+        });
         let alone = Scene {
             clean: scene.clean.slice(s![4..5, ..]).to_owned(),
             ..scene

@@ -349,7 +349,7 @@ fn sparse_direction(point: Array2<f32>, gradient: Array2<f32>) -> Array2<f32> {
         point,
         gradient: arrays.input(gradient),
         loss: point.constant(0.0),
-                    adversarial: arrays.input(Array2::zeros((1, 1))),
+        adversarial: arrays.input(Array2::zeros((1, 1))),
     };
     arrays.value(direction(&context, &pass))
 }
