@@ -84,12 +84,7 @@ pub(super) fn of(
         models,
         data,
         seed: config.seed,
-        attacks: config
-            .attacks
-            .attacks()
-            .iter()
-            .map(attack_record)
-            .collect(),
+        attacks: config.attacks.attacks().iter().map(attack_record).collect(),
         parameters,
     })
 }

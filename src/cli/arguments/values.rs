@@ -368,11 +368,13 @@ pub const SAMPLES: &str = "samples";
 
 /// The forms of a report, as the command line calls them.
 pub(super) fn format() -> PossibleValuesParser {
-    let samples = PossibleValue::new(SAMPLES)
-        .help("samples.csv: A row per sample, attack and ε");
+    let samples = PossibleValue::new(SAMPLES).help("samples.csv: A row per sample, attack and ε");
     let others = FORMATS.iter().map(|format| {
-        PossibleValue::new(format.name())
-            .help(format!("{}: {}", format.file_name(), format.about()))
+        PossibleValue::new(format.name()).help(format!(
+            "{}: {}",
+            format.file_name(),
+            format.about()
+        ))
     });
     PossibleValuesParser::new(std::iter::once(samples).chain(others))
 }
@@ -387,4 +389,3 @@ pub fn default_formats() -> &'static str {
     });
     &NAMES
 }
-
