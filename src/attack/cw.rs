@@ -383,8 +383,8 @@ fn state<'a>(search: Search<'a>, [weight, failed, succeeded]: [Array<'a>; 3]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::plane::Plane;
     use crate::attack::host::HostArrays;
+    use crate::attack::plane::Plane;
     use crate::threat::Bounds;
     use ndarray::array;
 

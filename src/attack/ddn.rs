@@ -4,7 +4,8 @@ use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
 use super::{
-    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start, StateArray,
+    Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start,
+    StateArray,
 };
 use crate::threat::Norm;
 use serde::{Deserialize, Serialize};

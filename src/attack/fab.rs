@@ -2,7 +2,9 @@
 
 use super::array::Array;
 use super::geometry::{self, Hyperplane};
-use super::{Attack, AttackSpec, Context, Error, Goal, Loss, Next, Parameter, Pass, Planned, Start};
+use super::{
+    Attack, AttackSpec, Context, Error, Goal, Loss, Next, Parameter, Pass, Planned, Start,
+};
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, sync::Arc};
 

@@ -2,7 +2,9 @@
 
 use super::array::Array;
 use super::spec::LOSS;
-use super::{Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Planned, Start, geometry};
+use super::{
+    Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Planned, Start, geometry,
+};
 use crate::threat::parse_number;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, num::NonZeroU32, sync::Arc};

@@ -22,7 +22,10 @@ impl Plane {
         let scene = Scene::new(norm, 1e3, bounds, samples, width);
         let normal = weights(samples, width);
         let gap = (0..samples).map(|i| {
-            let all: f64 = walk(&scene, &normal, i).iter().map(|(w, r)| w * r.min(1.0)).sum();
+            let all: f64 = walk(&scene, &normal, i)
+                .iter()
+                .map(|(w, r)| w * r.min(1.0))
+                .sum();
             (all * (0.03 + 0.9 * (i as f64 / samples as f64).powi(2))) as f32
         });
         let gap = gap.collect();
@@ -31,7 +34,11 @@ impl Plane {
 
     /// The first `count` samples from `first` on alone.
     pub(super) fn part(&self, first: usize, count: usize) -> Self {
-        let rows = |values: &Array2<f32>| values.slice(ndarray::s![first..first + count, ..]).to_owned();
+        let rows = |values: &Array2<f32>| {
+            values
+                .slice(ndarray::s![first..first + count, ..])
+                .to_owned()
+        };
         Plane {
             scene: Scene {
                 clean: rows(&self.scene.clean),
@@ -46,7 +53,9 @@ impl Plane {
     fn margins(&self, points: &Array2<f32>) -> Vec<f32> {
         let gains = self.scene.gain(&self.normal, points);
         let pairs = gains.into_iter().zip(&self.gap);
-        pairs.map(|(gain, &gap)| (gain - f64::from(gap)) as f32).collect()
+        pairs
+            .map(|(gain, &gap)| (gain - f64::from(gap)) as f32)
+            .collect()
     }
 
     /// Every point the attack visits, its last one included.
@@ -148,7 +157,12 @@ impl Plane {
 
 /// |weight| and room of each element of a sample, toward the boundary.
 fn walk(scene: &Scene, normal: &Array2<f32>, sample: usize) -> Vec<(f64, f64)> {
-    let pairs = scene.clean.row(sample).to_vec().into_iter().zip(normal.row(sample).to_vec());
+    let pairs = scene
+        .clean
+        .row(sample)
+        .to_vec()
+        .into_iter()
+        .zip(normal.row(sample).to_vec());
     pairs
         .map(|(clean, weight)| {
             let room = if weight > 0.0 {
@@ -166,9 +180,14 @@ fn walk(scene: &Scene, normal: &Array2<f32>, sample: usize) -> Vec<(f64, f64)> {
 pub(super) fn shortest(norm: Norm, walk: &[(f64, f64)], gap: f64) -> Vec<f64> {
     let product = |moves: &[f64]| -> f64 {
         let pairs = walk.iter().zip(moves);
-        pairs.map(|((w, _), m)| if *w > 0.0 { w * m } else { 0.0 }).sum()
+        pairs
+            .map(|((w, _), m)| if *w > 0.0 { w * m } else { 0.0 })
+            .sum()
     };
-    let corner: Vec<f64> = walk.iter().map(|&(w, room)| if w > 0.0 { room } else { 0.0 }).collect();
+    let corner: Vec<f64> = walk
+        .iter()
+        .map(|&(w, room)| if w > 0.0 { room } else { 0.0 })
+        .collect();
     if product(&corner) <= gap {
         return corner;
     }

@@ -33,8 +33,8 @@ use crate::runtime::{self, Arithmetic, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
-pub(crate) use ports::typed;
 use ports::Ports;
+pub(crate) use ports::typed;
 use std::path::{Path, PathBuf};
 
 /// Why a model cannot be used.

@@ -133,9 +133,7 @@ impl Program {
             ..model.session_options().clone()
         };
         let data = model.carried().cloned();
-        let targets = gradient
-            .targets
-            .map(|_| buffer("targets", DType::I64, &[]));
+        let targets = gradient.targets.map(|_| buffer("targets", DType::I64, &[]));
         Ok(Program {
             session: super::load(&graph.to_model(), &options)?,
             batch,

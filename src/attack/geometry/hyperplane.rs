@@ -147,8 +147,8 @@ fn nonzero(lengths: Array<'_>) -> Array<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::plane::shortest;
     use crate::attack::host::HostArrays;
+    use crate::attack::plane::shortest;
     use ndarray::{Array2, array};
     use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 

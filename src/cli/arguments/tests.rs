@@ -1057,7 +1057,10 @@ fn paths_may_have_commas_where_the_files_are_there() {
     std::fs::write(&samples, "").unwrap();
     std::fs::write(&labels, "").unwrap();
     let found = parse(&both).unwrap();
-    assert_eq!((found.samples, found.labels), (samples.clone(), Some(labels)));
+    assert_eq!(
+        (found.samples, found.labels),
+        (samples.clone(), Some(labels))
+    );
     let one = parse(&text(&samples)).unwrap();
     assert_eq!((one.samples, one.labels), (samples, None));
 }

@@ -6,8 +6,8 @@ mod error;
 mod rows;
 mod sheet;
 
-use super::paired::Discordance;
 use super::Norm;
+use super::paired::Discordance;
 pub use error::ComparisonError;
 pub use rows::{ChangeRow, ComparisonRow};
 use sheet::Column;

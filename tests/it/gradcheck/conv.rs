@@ -161,7 +161,9 @@ fn weights_of_few_and_of_many_channels() {
     for channels in [(1, 3), (4, 2), (5, 3), (6, 7)] {
         for geometry in [
             over(&[7, 8], &[3, 2]).strides(&[2, 1]).pads(&[1, 0, 1, 1]),
-            over(&[9, 9], &[3, 3]).dilations(&[2, 1]).pads(&[0, 2, 1, 0]),
+            over(&[9, 9], &[3, 3])
+                .dilations(&[2, 1])
+                .pads(&[0, 2, 1, 0]),
             over(&[8, 9], &[4, 4]).strides(&[3, 3]),
             over(&[6, 5], &[1, 1]).strides(&[2, 1]),
             over(&[6], &[3]).pads(&[1, 1]),
