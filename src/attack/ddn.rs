@@ -146,7 +146,7 @@ impl Attack for Ddn {
             unreachable!("one array for each of `state`");
         };
         let (first, last) = STEP_SIZES;
-        let size = Cosine::at(step, self.steps.get()).from_to(first, last);
+        let size = Cosine::at(step, self.steps.get()).between(first, last);
         let factor = pass
             .adversarial
             .select(1.0 - self.radius_step, 1.0 + self.radius_step);

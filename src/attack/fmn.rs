@@ -154,8 +154,8 @@ impl Attack for Fmn {
             unreachable!("one array for each of `state`");
         };
         let schedule = Cosine::at(step, self.steps.get());
-        let size = schedule.from_to(1.0, LAST_STEP_SIZE) * context.step_size;
-        let part = schedule.from_to(self.radius_step, LAST_RADIUS_STEP.min(self.radius_step));
+        let size = schedule.between(1.0, LAST_STEP_SIZE) * context.step_size;
+        let part = schedule.between(self.radius_step, LAST_RADIUS_STEP.min(self.radius_step));
 
         let distance = geometry::length(context.norm, pass.point - context.clean);
         let nearest = pass.adversarial.select(distance.min(nearest), nearest);

@@ -14,7 +14,7 @@ impl<'a> Cosine<'a> {
     }
 
     /// What falls from `first` toward `last`.
-    pub(super) fn from_to(self, first: f64, last: f64) -> Array<'a> {
+    pub(super) fn between(self, first: f64, last: f64) -> Array<'a> {
         last + (first - last) * self.0
     }
 }
@@ -29,7 +29,7 @@ mod tests {
     fn half_a_cosine_leads_from_the_first_value_toward_the_last() {
         let arrays = HostArrays::new(3);
         let steps = arrays.input(array![[0.0], [25.0], [50.0], [100.0]]);
-        let values = arrays.value(Cosine::at(steps, 100).from_to(1.0, 0.01));
+        let values = arrays.value(Cosine::at(steps, 100).between(1.0, 0.01));
         for (value, expected) in values.iter().zip([1.0, 0.855_017_86, 0.505, 0.01]) {
             assert!((value - expected).abs() < 1e-6, "{value} {expected}");
         }

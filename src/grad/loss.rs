@@ -133,7 +133,7 @@ fn from_value(loss: Expr<'_>) -> LossExpr<'_> {
 ///
 /// In float16, what is below 6·10⁻⁸ is 0, and the gradient of a confident sample with it. A sample whose seed is 0 keeps it.
 #[must_use]
-pub fn scaled<'g>((value, seed): (ValueId, Expr<'g>)) -> ((ValueId, Expr<'g>), Expr<'g>) {
+pub fn scaled((value, seed): (ValueId, Expr<'_>)) -> ((ValueId, Expr<'_>), Expr<'_>) {
     let shape = seed.shape();
     let batch = [shape.first().copied().unwrap_or(Dim::BATCH)];
     let inner: Vec<usize> = (1..).take(shape.len().saturating_sub(1)).collect();

@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::grad;
-use crate::graph::{Attributes, Builder, Dim, Dims, Fact, Graph, ValueId, passes};
+use crate::graph::{Attributes, Builder, Dim, Dims, Expr, Fact, Graph, ValueId, passes};
 use crate::loss::Loss;
 use crate::onnx::proto::{
     Dimension, DimensionValue, StringStringEntryProto, TensorShapeProto, TensorType, TypeProto,
@@ -139,13 +139,7 @@ pub fn derive(
     let logits = logits.reshape(&[scores.batch, Dim::fixed(scores.classes)]);
     let of_probabilities = probabilities && !scores.softmax_removed && !options.keep_softmax;
     let logits = if of_probabilities {
-        // The logits of a distribution are its logarithms, but for a constant.
-        let wide = if logits.dtype() == DType::F64 {
-            logits
-        } else {
-            logits.cast(DType::F32)
-        };
-        wide.max(f64::from(f32::MIN_POSITIVE)).unary("Log")
+        logits_of(logits)
     } else {
         logits
     };
@@ -200,23 +194,18 @@ pub fn derive(
     passes::prune(&mut graph);
     passes::declare_shapes(&mut graph);
     let wrt_names: Vec<_> = wrt.iter().map(|id| graph.name(*id).to_owned()).collect();
-    for (key, value) in [
-        ("mohs.contract", CONTRACT.to_owned()),
-        ("mohs.loss", options.loss.name().to_owned()),
-        ("mohs.wrt", wrt_names.join(",")),
-        ("mohs.output", graph.name(output).to_owned()),
-        ("mohs.sha256", sha256.to_owned()),
-        ("mohs.straight-through", straight_through.to_string()),
-    ] {
-        graph
-            .model
-            .metadata_props
-            .retain(|entry| entry.key.as_deref() != Some(key));
-        graph.model.metadata_props.push(StringStringEntryProto {
-            key: Some(key.into()),
-            value: Some(value),
-        });
-    }
+    let output_name = graph.name(output).to_owned();
+    note(
+        &mut graph,
+        [
+            ("mohs.contract", CONTRACT.to_owned()),
+            ("mohs.loss", options.loss.name().to_owned()),
+            ("mohs.wrt", wrt_names.join(",")),
+            ("mohs.output", output_name),
+            ("mohs.sha256", sha256.to_owned()),
+            ("mohs.straight-through", straight_through.to_string()),
+        ],
+    );
     Ok(GradientGraph {
         graph,
         labels,
@@ -227,6 +216,28 @@ pub fn derive(
         softmax_removed: scores.softmax_removed,
         of_probabilities,
     })
+}
+
+/// The logits of a distribution: its logarithms, but for a constant.
+fn logits_of(probabilities: Expr<'_>) -> Expr<'_> {
+    let wide = if probabilities.dtype() == DType::F64 {
+        probabilities
+    } else {
+        probabilities.cast(DType::F32)
+    };
+    wide.max(f64::from(f32::MIN_POSITIVE)).unary("Log")
+}
+
+/// Writes entries into the metadata of the file, in the place of others of the same keys.
+fn note<const N: usize>(graph: &mut Graph, entries: [(&str, String); N]) {
+    let props = &mut graph.model.metadata_props;
+    for (key, value) in entries {
+        props.retain(|entry| entry.key.as_deref() != Some(key));
+        props.push(StringStringEntryProto {
+            key: Some(key.into()),
+            value: Some(value),
+        });
+    }
 }
 
 /// The class scores that the loss is computed from.

@@ -401,7 +401,8 @@ mod tests {
             let shifts = (-1..=1).flat_map(|down| (-1..=1).map(move |right| (down, right)));
             let mut fits = shifts.filter(|(down, right)| {
                 (0..6)
-                    .all(|place| row[place as usize] == clean(place / 3 + down, place % 3 + right))
+                    .zip(row)
+                    .all(|(place, &found)| found == clean(place / 3 + down, place % 3 + right))
             });
             seen.insert(fits.next().unwrap());
         }

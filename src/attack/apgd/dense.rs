@@ -68,7 +68,7 @@ pub(super) fn step<'a>(
     steps: u32,
     context: &Context<'a>,
     pass: &Pass<'a>,
-    state: State<'a>,
+    state: &State<'a>,
 ) -> Next<'a> {
     let first = state.step.lt(0.5);
     let seen = state.see(pass);

@@ -322,9 +322,9 @@ impl Attack for Apgd {
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a> {
         let step = |pass: &Pass<'a>, state: &[Array<'a>]| match context.norm {
             Norm::Linf | Norm::L2 => {
-                dense::step(self.steps.get(), context, pass, State::new(state))
+                dense::step(self.steps.get(), context, pass, &State::new(state))
             }
-            Norm::L1 => sparse::step(self.steps.get(), context, pass, State::new(state)),
+            Norm::L1 => sparse::step(self.steps.get(), context, pass, &State::new(state)),
         };
         if self.eot > NonZeroU32::MIN {
             Averaged::new(self.eot, pass, state).step(step)

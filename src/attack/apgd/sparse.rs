@@ -23,7 +23,7 @@ fn phases(steps: u32) -> [(f64, u32); 3] {
 }
 
 /// The radius in units of ε at a number of points seen.
-fn radius<'a>(steps: u32, seen: Array<'a>) -> Array<'a> {
+fn radius(steps: u32, seen: Array<'_>) -> Array<'_> {
     let [(first, _), (second, from_second), (third, from_third)] = phases(steps);
     let after = |from: u32| seen.gt(f64::from(from) - 0.5);
     after(from_third).select(
@@ -81,7 +81,7 @@ pub(super) fn step<'a>(
     steps: u32,
     context: &Context<'a>,
     pass: &Pass<'a>,
-    state: State<'a>,
+    state: &State<'a>,
 ) -> Next<'a> {
     let seen = state.see(pass);
     let [_, (_, second), (_, third)] = phases(steps);

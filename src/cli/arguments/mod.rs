@@ -71,7 +71,7 @@ pub enum Command {
     )]
     Gate(Box<GateArguments>),
     Compare(CompareArguments),
-    Gradient(GradientArguments),
+    Gradient(Box<GradientArguments>),
     Train(Box<TrainArguments>),
     Inspect(InspectArguments),
     Demo(DemoArguments),

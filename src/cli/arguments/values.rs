@@ -380,6 +380,7 @@ pub(super) fn format() -> PossibleValuesParser {
 }
 
 /// The forms that are written where nobody says which are, as the command line takes them.
+#[must_use]
 pub fn default_formats() -> &'static str {
     static NAMES: LazyLock<String> = LazyLock::new(|| {
         let others = FORMATS.iter().filter(|format| format.is_default());
