@@ -16,7 +16,10 @@ impl GradientGraph {
     /// Where the file does not keep the contract, or does not agree with the model.
     pub fn open(path: &Path, model: &Model, samples: &Samples<'_>) -> Result<Self, Error> {
         let found = GradientGraph::read(path, model, samples)?;
-        let agreement = slope::compare(model, &found, samples)?;
+        let agreement = slope::compare(model, &found, samples).map_err(|error| match error {
+            Error::Unsuitable(reason) => Error::Unsuitable(format!("{}: {reason}", path.display())),
+            error => error,
+        })?;
         match agreement.verdict() {
             Verdict::Agrees => {}
             Verdict::Undecided => tracing::warn!(

@@ -51,13 +51,17 @@ impl MadeUp {
             info("grad", DType::F32, &[N, Some(WIDTH)]),
         ]);
         tiny.initializers.push(constant("slope", &[WIDTH], &slope));
-        let mut loss = joined("ReduceMean", &["x"], &["loss"]);
+        // Half of the loss that the gradient belongs to: a loss of its own would tie at points that an attack goes to and fro between.
+        let mut loss = joined("ReduceMean", &["products"], &["loss"]);
         loss.attribute = vec![
             Attribute::Ints(vec![1]).to_proto("axes"),
             Attribute::Int(0).to_proto("keepdims"),
         ];
-        tiny.nodes
-            .extend([loss, joined("Mul", &["x", "slope"], &["grad"])]);
+        tiny.nodes.extend([
+            joined("Mul", &["x", "slope"], &["grad"]),
+            joined("Mul", &["grad", "x"], &["products"]),
+            loss,
+        ]);
         let mut graph = Graph::from_model(tiny.model());
         lift(&mut graph).unwrap();
         let feeds = |size| {
@@ -108,6 +112,22 @@ impl MadeUp {
         state.into_iter().map(values).collect()
     }
 
+    fn loss(&self, point: &[f32]) -> f32 {
+        let products = point
+            .iter()
+            .zip(&self.slope)
+            .map(|(x, slope)| x * slope * x);
+        products.sum::<f32>() / WIDTH as f32
+    }
+
+    /// Whether a loss that the attack remembers is that of the point, but for rounding: which of the two is larger then says nothing.
+    fn hangs_on_rounding(&self, slot: &Slot) -> bool {
+        let loss = self.loss(&slot.point);
+        let near = |number: f32| number != loss && (number - loss).abs() < 1e-5 * loss.abs();
+        let numbers = slot.state.iter().filter(|state| state.len() == 1);
+        numbers.flatten().any(|&number| near(number))
+    }
+
     /// The step of the host form from a point, whose gradient is known; also the next state.
     fn host(
         &self,
@@ -138,7 +158,7 @@ impl MadeUp {
         let pass = Pass {
             point: row(&slot.point),
             gradient: row(&gradient),
-            loss: row(&[slot.point.iter().sum::<f32>() / WIDTH as f32]),
+            loss: row(&[self.loss(&slot.point)]),
             adversarial: row(&[0.0]),
         };
         let state: Vec<_> = slot.state.iter().map(|state| row(state)).collect();
@@ -158,6 +178,8 @@ struct Slot {
     epsilon: f64,
     /// The attack's own, as the host form has it.
     state: Vec<Vec<f32>>,
+    /// Whether the two forms may have parted: a decision hung on the rounding of a loss.
+    parted: bool,
 }
 
 impl Slot {
@@ -186,6 +208,7 @@ impl Slot {
             point,
             epsilon,
             state: Vec::new(),
+            parted: false,
         }
     }
 }
@@ -217,6 +240,10 @@ fn the_graph_form_of_every_step_is_the_host_form() {
         (Norm::Linf, "pgd:steps=4"),
         (Norm::L2, "pgd:steps=4"),
         (Norm::L1, "pgd:steps=4"),
+        (Norm::Linf, "apgd:steps=12"),
+        (Norm::L2, "apgd:steps=12"),
+        (Norm::L1, "apgd:steps=12"),
+        (Norm::Linf, "apgd:steps=6,eot=2"),
         (Norm::Linf, "mi_fgsm:steps=4"),
         (Norm::L2, "mi_fgsm:steps=4"),
         (Norm::L1, "mi_fgsm:steps=4"),
@@ -257,9 +284,15 @@ fn compare(made_up: &MadeUp, attack: &dyn Attack, norm: Norm, bounds: Bounds, sl
         };
         program.place(position, &start).unwrap();
     }
+    let mut compared = 0;
     for step in 0..attack.steps() {
         let (_, advance) = program.run().unwrap();
         for (position, slot) in slots.iter_mut().enumerate() {
+            slot.parted |= made_up.hangs_on_rounding(slot);
+            if slot.parted {
+                continue;
+            }
+            compared += 1;
             let found = advance.point(position).unwrap();
             let (expected, state) = made_up.host(attack, norm, bounds, slot);
             let (difference, element) = largest_difference(&found, &expected);
@@ -276,6 +309,11 @@ fn compare(made_up: &MadeUp, attack: &dyn Attack, norm: Norm, bounds: Bounds, sl
         }
         program.advance(advance);
     }
+    let all = attack.steps() as usize * slots.len();
+    assert!(
+        compared * 3 > all,
+        "only {compared} of {all} steps could be compared"
+    );
     assert_eq!(
         slots[0].point, slots[0].clean,
         "a dead gradient moves nothing"

@@ -79,37 +79,37 @@ fn the_batch_size_changes_no_bit() {
 fn every_reported_point_is_allowed_and_wrong() {
     for (model, attack, norm, radii) in [
         (
-            digits("standard"),
+            Box::new(digits("standard")),
             "square:queries=200",
             Norm::Linf,
             [0.05, 0.1],
         ),
         (
-            digits("standard"),
+            Box::new(digits("standard")),
             "square:queries=200",
             Norm::L2,
             [0.3, 0.6],
         ),
         (
-            digits("standard"),
+            Box::new(digits("standard")),
             "boundary:queries=500",
             Norm::L2,
             [0.4, 1.0],
         ),
         (
-            digits("standard"),
+            Box::new(digits("standard")),
             "hopskipjump:queries=500",
             Norm::Linf,
             [0.05, 0.2],
         ),
         (
-            forest("probabilities"),
+            Box::new(forest("probabilities")),
             "square:queries=200",
             Norm::Linf,
             [0.05, 0.1],
         ),
         (
-            forest("label"),
+            Box::new(forest("label")),
             "hopskipjump:queries=500",
             Norm::L2,
             [0.3, 1.0],
