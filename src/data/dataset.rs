@@ -106,6 +106,20 @@ impl Dataset {
     /// # Errors
     /// Where the shape does not fit the model's input, or an option is out of its range.
     pub fn prepared(mut self, options: &Options) -> Result<Self, Error> {
+        let fitted = options
+            .input_shape
+            .as_ref()
+            .and_then(|shape| self.contents.fitted(shape));
+        if let Some(contents) = fitted {
+            if options.layout.is_some() {
+                return Err(Error::UnusedOption {
+                    path: self.description().pixels.path.clone(),
+                    format: self.format,
+                    flag: "--layout",
+                });
+            }
+            self.contents = contents.into();
+        }
         self.preparation = Preparation::plan(self.description(), options)?;
         Ok(self)
     }
@@ -213,11 +227,14 @@ impl Dataset {
         files
     }
 
-    /// The file(s) with their SHA-256, for the record of what was evaluated.
+    /// The file(s) with their SHA-256, for the record of what was evaluated; a folder with that of the list of its files.
     ///
     /// # Errors
     /// Where a file cannot be read.
     pub fn digests(&self) -> Result<Vec<(PathBuf, String)>, Error> {
+        if let Some(digest) = self.contents.digest()? {
+            return Ok(vec![(self.description().pixels.path.clone(), digest)]);
+        }
         self.files()
             .into_iter()
             .map(|path| Ok((path.to_owned(), sha256(path)?)))

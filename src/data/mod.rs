@@ -33,8 +33,10 @@ mod source;
 mod stream;
 mod validate;
 
+mod cifar;
 mod csv;
 mod idx;
+mod image_folder;
 mod npy;
 mod npy_header;
 mod npz;
@@ -57,7 +59,14 @@ pub use source::{Flag, Source};
 pub use validate::Checked;
 
 /// Every format that mohs reads; a file is given to the first whose content it has, else to the first whose name it has.
-pub const READERS: &[&dyn Reader] = &[&npz::Npz, &npy::Npy, &idx::Idx, &csv::Csv];
+pub const READERS: &[&dyn Reader] = &[
+    &npz::Npz,
+    &npy::Npy,
+    &idx::Idx,
+    &csv::Csv,
+    &cifar::Cifar,
+    &image_folder::ImageFolder,
+];
 
 /// One file format.
 pub trait Reader: Sync {
@@ -91,6 +100,19 @@ pub trait Contents: Send + Sync {
     /// # Errors
     /// Where the file cannot be opened again.
     fn rows(&self, start: u64) -> Result<Box<dyn Rows>, Error>;
+
+    /// The same samples in the `shape` of a model's input, where the format has no shape of its own; `None` where it has one.
+    fn fitted(&self, _shape: &[usize]) -> Option<Box<dyn Contents>> {
+        None
+    }
+
+    /// The SHA-256 of everything that belongs to the data, where that is no single file; `None` where the files' own will do.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    fn digest(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
 }
 
 /// A stream over the rows of a data file.
@@ -170,6 +192,7 @@ mod tests {
             ("images-idx2-ubyte.gz", gzip(&images)),
             ("table.csv", table.clone()),
             ("table.csv.gz", gzip(&table)),
+            ("test_batch.bin", vec![3; 3073]),
         ];
         (folder, files)
     }
@@ -179,11 +202,12 @@ mod tests {
         let (folder, files) = good_files();
         for (name, bytes) in files {
             let samples = exercise(&folder.write(name, &bytes)).unwrap();
-            assert_eq!(
-                samples,
-                if name.starts_with("table") { 3 } else { 5 },
-                "{name}"
-            );
+            let expected = match name {
+                "table.csv" | "table.csv.gz" => 3,
+                "test_batch.bin" => 1,
+                _ => 5,
+            };
+            assert_eq!(samples, expected, "{name}");
         }
     }
 

@@ -195,7 +195,8 @@ fn help_of_evaluate() {
 
     Data:
           --data <DATA[,LABELS]>
-              The data set: .npz, .csv, or two .npy or IDX files (samples,labels)
+              The data set: .npz, .csv, CIFAR .bin, a folder of images, or two .npy
+              or IDX files (samples,labels)
 
           --x-key <KEY>
               The name of the samples in an .npz file [default: x]
@@ -556,8 +557,8 @@ fn help_of_train() {
 
     Data:
           --data <DATA[,LABELS]>
-              The training data: .npz, .csv, or two .npy or IDX files
-              (samples,labels)
+              The training data: .npz, .csv, CIFAR .bin, a folder of images, or two
+              .npy or IDX files (samples,labels)
 
           --validation <DATA[,LABELS]>
               Data to measure clean and robust accuracy on after each epoch; the

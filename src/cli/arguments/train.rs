@@ -33,7 +33,7 @@ pub struct TrainArguments {
     #[command(flatten)]
     pub model: ModelArguments,
 
-    /// The training data: .npz, .csv, or two .npy or IDX files (samples,labels)
+    /// The training data: .npz, .csv, CIFAR .bin, a folder of images, or two .npy or IDX files (samples,labels)
     #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
     pub data: DataPaths,
     /// Data to measure clean and robust accuracy on after each epoch; the best weights are kept
