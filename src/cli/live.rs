@@ -164,13 +164,10 @@ pub(super) fn end_on_interrupt() {
     }
 }
 
-#[expect(
-    clippy::exit,
-    reason = "the user has asked for it; checkpoints are whole at any moment"
-)]
+/// The user has asked for it; checkpoints are whole at any moment.
 fn end() {
     remove_temporaries();
-    std::process::exit(super::exit::Exit::Interrupted as i32);
+    crate::runtime::end_process(super::exit::Exit::Interrupted as i32);
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::trace::{self, Run};
 use super::{Answers, Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx;
-use crate::runtime::{self, Arithmetic, Optimization, SessionOptions};
+use crate::runtime::{self, Arithmetic, Device, Optimization, SessionOptions};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -15,7 +15,10 @@ impl Model {
     /// # Errors
     /// Where the file is no model, where its inputs and outputs leave a choice that was not made, or where ONNX Runtime cannot run it.
     pub fn open(path: &Path, options: &ModelOptions) -> Result<Self, Error> {
-        let proto = onnx::read(path)?;
+        let mut proto = onnx::read(path)?;
+        // ONNX Runtime has kernels of bfloat16 for NVIDIA GPUs alone.
+        let on_gpu = matches!(options.session.device, Device::Cuda(_) | Device::TensorRt);
+        let widened = !on_gpu && passes::widen(&mut proto)?;
         let sha256 = digest(path)?;
         let mut original = Graph::from_model(proto);
         let unwrapped = passes::unwrap_maps(&mut original);
@@ -23,6 +26,11 @@ impl Model {
         ports.declare(&mut original);
         let mut notes = ports.notes.clone();
         notes.extend(unwrapped);
+        if widened {
+            notes.push(
+                "the model computes in bfloat16, which this device has no kernels for: it is run in float32, with the same weights".into(),
+            );
+        }
         // The file's own run has nothing to do with what is made of it: both go on at once.
         let (understood, file) = rayon::join(
             || understand(&original, &ports, options, &mut notes),

@@ -8,6 +8,7 @@ mod arithmetic;
 mod cuda;
 mod device;
 pub mod doctor;
+mod end;
 mod error;
 mod library;
 mod logging;
@@ -20,6 +21,7 @@ mod value;
 
 pub use arithmetic::Arithmetic;
 pub use device::{Device, ParseDeviceError, providers, resolve};
+pub use end::end_process;
 pub use error::Error;
 pub use library::{Library, LibraryOptions, initialize, version};
 pub use place::{Finding, Origin, Rejection, Searched};

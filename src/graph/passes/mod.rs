@@ -10,6 +10,7 @@ mod prune;
 mod sequences;
 mod unroll;
 mod unwrap_maps;
+mod widen;
 
 pub use declare::declare_shapes;
 pub use expand_contrib::{
@@ -23,3 +24,4 @@ pub use prune::prune;
 pub use sequences::resolve_sequences;
 pub use unroll::{count_iterations, decides_by_data, obstacle, unroll};
 pub use unwrap_maps::unwrap_maps;
+pub use widen::widen;
