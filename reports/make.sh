@@ -3,11 +3,13 @@
 set -euo pipefail
 mohs=$(command -v "${1:-mohs}")
 mohs=$(realpath "$mohs")
+# By its bare name, so that no path of this machine gets into the reports.
+PATH="$(dirname "$mohs"):$PATH"
 cd "$(dirname "$0")/.."
 
 report() { # MODEL NORM ATTACKS RADII
     local out="reports/digits/$1-$2"
-    "$mohs" evaluate "models/digits-$1.onnx" --data models/digits-test.npz \
+    "$(basename "$mohs")" evaluate "models/digits-$1.onnx" --data models/digits-test.npz \
         --norm "$2" --attack "$3" --epsilon "$4" --seed 0 --out "$out" >"$out.txt"
     # A row per sample comes with it, a megabyte for each report: not kept.
     rm "$out/samples.csv"
