@@ -83,8 +83,11 @@ fn malformed(path: &Path, reason: impl Into<String>) -> Error {
     }
 }
 
+/// The files with their labels, and the names of the classes.
+type Scanned = (Vec<(PathBuf, u32)>, Vec<String>);
+
 /// The images below `root` with their classes, and what to say about them.
-fn scan(root: &Path) -> Result<(Vec<(PathBuf, u32)>, Vec<String>), Error> {
+fn scan(root: &Path) -> Result<Scanned, Error> {
     if !root.is_dir() {
         return Err(malformed(
             root,
