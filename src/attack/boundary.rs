@@ -60,14 +60,7 @@ impl QueryAttack for Boundary {
     }
 
     fn check_norm(&self, norm: Norm) -> Result<(), Error> {
-        match norm {
-            Norm::L2 => Ok(()),
-            Norm::Linf | Norm::L1 => Err(Error::Norm {
-                attack: SPEC.name,
-                norm,
-                remedy: "use hopskipjump for linf",
-            }),
-        }
+        SPEC.only_norms(norm, &[Norm::L2], "use hopskipjump for linf")
     }
 
     fn queries(&self) -> u32 {

@@ -70,14 +70,7 @@ impl QueryAttack for HopSkipJump {
     }
 
     fn check_norm(&self, norm: Norm) -> Result<(), Error> {
-        match norm {
-            Norm::Linf | Norm::L2 => Ok(()),
-            Norm::L1 => Err(Error::Norm {
-                attack: SPEC.name,
-                norm,
-                remedy: "use linf or l2",
-            }),
-        }
+        SPEC.only_norms(norm, &[Norm::Linf, Norm::L2], "use linf or l2")
     }
 
     fn queries(&self) -> u32 {

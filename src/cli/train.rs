@@ -1,12 +1,12 @@
 //! `mohs train`: trains a model and writes it with new weights.
 
-use super::arguments::{BatchNormArgument, DataPaths, Layout, TrainArguments, Verbosity};
+use super::arguments::{BatchNormArgument, DataPaths, ReadingArguments, TrainArguments, Verbosity};
+use super::dataset;
 use super::exit::{Blame, Failure};
 use super::live::{Live, catch_interrupts};
 use super::output::{OutputFile, distinct};
 use super::{missing, session};
-use crate::data::{self, Dataset, Source};
-use crate::graph::passes::Normalization;
+use crate::data::Dataset;
 use crate::model::Model;
 use crate::model::training::BatchNorm;
 use crate::onnx;
@@ -16,42 +16,38 @@ use crate::train::optim::optimizer;
 use crate::train::schedule::schedule;
 use crate::train::{self, Augmentation, Config};
 
-/// What data sets end in, for the hint where there is none.
-const DATA: &[&str] = &[".npz", ".npy", ".csv", "ubyte", ".gz"];
-
 /// Runs the command.
 pub(super) fn run(arguments: &TrainArguments, verbosity: Verbosity) -> Result<(), Failure> {
     let config = config(arguments)?;
-    let given = std::iter::once(&arguments.data).chain(&arguments.validation);
-    for paths in given {
-        for path in std::iter::once(&paths.samples).chain(&paths.labels) {
-            missing::require(path, DATA)?;
-        }
+    for paths in std::iter::once(&arguments.data).chain(&arguments.validation) {
+        dataset::require(paths)?;
     }
     if let Some(path) = &arguments.training_graph {
         missing::require(path, &[".onnx"])?;
     }
     open_outputs(arguments)?;
-    let normalization = arguments.normalization().map(|given| Normalization {
-        mean: given.mean,
-        std: given.std,
-    });
+    let reading = arguments.reading();
+    let normalization = dataset::normalization(&reading)?;
     let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
     let original = onnx::read(&arguments.model.model).or_bad_input()?;
-    let limit = arguments.limit.map(std::num::NonZeroU64::get);
-    let dataset = dataset(arguments, &arguments.data, arguments.offset, limit, &model)?;
-    let validation = match &arguments.validation {
-        Some(paths) => {
-            let limit = arguments.validation_limit.map(std::num::NonZeroU64::get);
-            Some(self::dataset(arguments, paths, 0, limit, &model)?)
-        }
-        None => None,
+    let open = |paths: &DataPaths, reading: &ReadingArguments| {
+        fitted(paths, reading, bounds(arguments), &model)
     };
+    let samples = open(&arguments.data, &reading)?;
+    let validation = arguments.validation.as_ref().map(|paths| {
+        let reading = ReadingArguments {
+            offset: 0,
+            limit: arguments.validation_limit,
+            ..reading.clone()
+        };
+        open(paths, &reading)
+    });
+    let validation = validation.transpose()?;
     let mut live = Live::new(verbosity, arguments.log(), catch_interrupts());
     let trained = train::train(
         &model,
         &original,
-        &dataset,
+        &samples,
         validation.as_ref(),
         &config,
         &mut live,
@@ -97,13 +93,7 @@ fn open_outputs(arguments: &TrainArguments) -> Result<(), Failure> {
 }
 
 fn config(arguments: &TrainArguments) -> Result<Config, Failure> {
-    if arguments.mean.len() != arguments.std.len() {
-        return Err(Failure::bad_input(anyhow::anyhow!(
-            "--mean has {} values and --std has {}; give one of each per channel",
-            arguments.mean.len(),
-            arguments.std.len()
-        )));
-    }
+    arguments.reading().normalization().or_bad_input()?;
     if arguments.model.keep_softmax {
         return Err(Failure::bad_input(anyhow::anyhow!(
             "--keep-softmax is for attacks: training needs the logits below the softmax; leave it out"
@@ -150,41 +140,20 @@ fn bounds(arguments: &TrainArguments) -> Bounds {
 }
 
 /// Opens a data set and fits it to the model.
-fn dataset(
-    arguments: &TrainArguments,
+fn fitted(
     paths: &DataPaths,
-    offset: u64,
-    limit: Option<u64>,
+    reading: &ReadingArguments,
+    bounds: Bounds,
     model: &Model,
 ) -> Result<Dataset, Failure> {
-    let source = Source {
-        path: paths.samples.clone(),
-        labels: paths.labels.clone(),
-        x_key: arguments.x_key.clone(),
-        y_key: arguments.y_key.clone(),
-        label_column: arguments.label_column.clone(),
-        offset,
-        limit,
-    };
-    let Bounds { low, high } = bounds(arguments);
-    let options = data::Options {
-        bounds: (low, high),
-        scale: arguments
-            .scale
-            .map_or(data::Scale::Auto, |factor| data::Scale::By(factor.into())),
-        layout: arguments.layout.map(|layout| match layout {
-            Layout::Nchw => data::Layout::Nchw,
-            Layout::Nhwc => data::Layout::Nhwc,
-        }),
-        input_shape: Some(model.sample_shape().to_vec()),
-    };
-    let dataset = Dataset::open(&source)
+    let options = dataset::preparation(reading, bounds, model);
+    let fitted = Dataset::open(&dataset::source(paths, reading))
         .and_then(|dataset| dataset.prepared(&options))
         .or_bad_input()?;
-    for note in dataset.notes() {
+    for note in fitted.notes() {
         tracing::info!("{}: {note}", paths.samples.display());
     }
-    Ok(dataset)
+    Ok(fitted)
 }
 
 /// Whose fault an error of the training is.

@@ -126,14 +126,10 @@ pub(super) fn run(
     let Engine {
         seconds,
         runtime_seconds,
-        ledger,
+        mut ledger,
         ..
     } = engine;
-    for (&epsilon, &spent) in job.config.epsilons.iter().zip(&seconds) {
-        ledger
-            .accumulator
-            .add_seconds(&label, norm, epsilon, spent)?;
-    }
+    ledger.add_seconds(&seconds)?;
     let mut found = ledger.found;
     found.sort_by_key(|found| found.index);
     Ok(Ran {

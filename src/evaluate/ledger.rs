@@ -83,6 +83,15 @@ impl Ledger<'_, '_> {
         self.hand_on(chain.index, outcomes)
     }
 
+    /// The seconds that each ε took.
+    pub(super) fn add_seconds(&mut self, seconds: &[f64]) -> Result<(), Error> {
+        for (&epsilon, &spent) in self.config.epsilons.iter().zip(seconds) {
+            self.accumulator
+                .add_seconds(self.label, self.config.norm, epsilon, spent)?;
+        }
+        Ok(())
+    }
+
     /// A sample whose smallest radius is known.
     fn found(
         &mut self,

@@ -71,15 +71,10 @@ pub(super) fn run(
         seconds,
         runtime_seconds,
         lost,
-        ledger,
+        mut ledger,
         ..
     } = engine;
-    for (&epsilon, &spent) in job.config.epsilons.iter().zip(&seconds) {
-        let norm = job.config.norm;
-        ledger
-            .accumulator
-            .add_seconds(&label, norm, epsilon, spent)?;
-    }
+    ledger.add_seconds(&seconds)?;
     let notes = (lost > 0).then(|| {
         format!(
             "{label}: for {lost} samples no point was found that the model gets wrong, however far away: they count as robust without having been attacked"

@@ -1,7 +1,7 @@
 //! `mohs train`: the arguments.
 
 use super::values::{DataPaths, Layout, above_zero, bounds, epsilon, number, positive, whole};
-use super::{ModelArguments, Normalization, RuntimeArguments};
+use super::{ModelArguments, ReadingArguments, RuntimeArguments};
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::{Args, ValueEnum};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -184,13 +184,20 @@ pub enum BatchNormArgument {
 }
 
 impl TrainArguments {
-    /// `--mean` and `--std`, if given.
+    /// How the training data are read; the help here speaks of training samples, which is why the arguments stand here again.
     #[must_use]
-    pub fn normalization(&self) -> Option<Normalization> {
-        (!self.mean.is_empty()).then(|| Normalization {
+    pub fn reading(&self) -> ReadingArguments {
+        ReadingArguments {
+            x_key: self.x_key.clone(),
+            y_key: self.y_key.clone(),
+            label_column: self.label_column.clone(),
+            scale: self.scale,
+            layout: self.layout,
+            offset: self.offset,
+            limit: self.limit,
             mean: self.mean.clone(),
             std: self.std.clone(),
-        })
+        }
     }
 
     /// Where the table goes.
