@@ -339,6 +339,7 @@ impl Engine<'_, '_> {
             restarts: attack.restarts(),
             steps: attack.queries(),
             targets: 0,
+            ends_when_found: false,
         };
         let mut position = 0;
         while position < self.slots.len() {

@@ -211,6 +211,15 @@ impl Program {
         states.try_for_each(|(buffer, row)| buffer.put(slot, row))
     }
 
+    /// Lets a slot go toward another class; without effect where the loss has no target.
+    ///
+    /// # Errors
+    /// Where the buffers are not in host memory.
+    pub fn aim(&mut self, slot: usize, target: u32) -> Result<(), Error> {
+        let targets = self.targets.as_mut();
+        targets.map_or(Ok(()), |targets| targets.put_integer(slot, target.into()))
+    }
+
     /// Moves the work of one slot to another.
     ///
     /// # Errors
