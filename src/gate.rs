@@ -563,6 +563,7 @@ mod tests {
                     linf: 0.0,
                     l2: 0.0,
                     l1: 0.0,
+                    l0: 0.0,
                     steps: 1,
                     restart: 0,
                 });

@@ -83,7 +83,7 @@ impl Bisection {
     pub(super) fn new(norm: Norm, clean: &[f32], far: Vec<f32>, share: f64) -> Self {
         let wrong = match norm {
             Norm::Linf => norm.distance(clean, &far),
-            Norm::L2 | Norm::L1 => 1.0,
+            Norm::L2 | Norm::L1 | Norm::L0 => 1.0,
         };
         Bisection {
             norm,
@@ -115,7 +115,7 @@ impl Bisection {
                 let (clean, far) = (f64::from(clean), f64::from(far));
                 let moved = match self.norm {
                     Norm::Linf => far.clamp(clean - middle, clean + middle),
-                    Norm::L2 | Norm::L1 => clean + middle * (far - clean),
+                    Norm::L2 | Norm::L1 | Norm::L0 => clean + middle * (far - clean),
                 };
                 moved as f32
             })

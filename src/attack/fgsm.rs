@@ -55,7 +55,7 @@ impl Attack for Fgsm {
     fn check_norm(&self, norm: Norm) -> Result<(), Error> {
         match norm {
             Norm::Linf => Ok(()),
-            Norm::L2 | Norm::L1 => Err(Error::Norm {
+            Norm::L2 | Norm::L1 | Norm::L0 => Err(Error::Norm {
                 attack: SPEC.name,
                 norm,
                 remedy: "use fgm, the same single step in the l2 and l1 norms",

@@ -17,8 +17,8 @@ pub(super) const SPEC: AttackSpec = AttackSpec {
     what_it_does: "\
 Looks for the nearest misclassified point.
 The radius r of a ball around the clean sample is adapted to each point: r ← min(r(1 − γ), the smallest distance so far) where the point is misclassified, r ← r(1 + γ) where it is not.
-Until the first misclassified point, r is the point's distance plus |margin|/‖g‖ in the dual norm: how far the boundary would be, were the model linear.
-A step goes x ← P(x + α·g/‖g‖₂), where P is the exact projection onto the part of the ball that lies within the bounds.
+In ℓ0, r is a number of elements, changes by one at least, and starts at 1; elsewhere, until the first misclassified point, r is the point's distance plus |margin|/‖g‖ in the dual norm: how far the boundary would be, were the model linear.
+A step goes x ← P(x + α·g/‖g‖₂), where P is the exact projection onto the part of the ball that lies within the bounds (in ℓ0: the elements whose changes raise the margin most, by the gradient, stay as they are within the bounds, and the others go back).
 α falls from `step_size` to a hundredth of it, and γ from `radius_step` to 0.001, both along half a cosine.",
     when_to_use: "\
 For the distance of each sample's boundary in few gradients, in any norm.",
@@ -115,6 +115,10 @@ impl Attack for Fmn {
         Loss::Margin
     }
 
+    fn check_norm(&self, _: Norm) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn step_size(&self, _: f64) -> f64 {
         self.step_size
     }
@@ -140,9 +144,14 @@ impl Attack for Fmn {
 
     fn init<'a>(&self, context: &Context<'a>, _: Option<Array<'a>>) -> Start<'a> {
         let each = |value: f64| context.epsilon * 0.0 + value;
+        // In ℓ0 the first step changes a single element.
+        let radius = match context.norm {
+            Norm::L0 => 1.0,
+            Norm::Linf | Norm::L2 | Norm::L1 => NEVER,
+        };
         Start {
             point: context.clean,
-            state: vec![each(0.0), each(NEVER), each(NEVER)],
+            state: vec![each(0.0), each(radius), each(NEVER)],
         }
     }
 
@@ -156,14 +165,17 @@ impl Attack for Fmn {
 
         let distance = geometry::length(context.norm, pass.point - context.clean);
         let nearest = pass.adversarial.select(distance.min(nearest), nearest);
-        let boundary =
-            distance + pass.loss.abs() / geometry::dual_length(context.norm, pass.gradient);
-        let outside = nearest.lt(NEVER).select(radius * (1.0 + part), boundary);
-        let inside = (radius * (1.0 - part)).min(nearest);
-        let radius = pass
-            .adversarial
-            .select(inside, outside)
-            .min(geometry::longest(context));
+        let radius = match context.norm {
+            Norm::L0 => next_count(pass, radius, nearest, part),
+            Norm::Linf | Norm::L2 | Norm::L1 => {
+                let dual = geometry::dual_length(context.norm, pass.gradient);
+                let boundary = distance + pass.loss.abs() / dual;
+                let outside = nearest.lt(NEVER).select(radius * (1.0 + part), boundary);
+                let inside = (radius * (1.0 - part)).min(nearest);
+                pass.adversarial.select(inside, outside)
+            }
+        };
+        let radius = radius.min(geometry::longest(context));
 
         let width = geometry::width_of_bounds(context);
         let direction = geometry::steepest(Norm::L2, pass.gradient);
@@ -172,11 +184,32 @@ impl Attack for Fmn {
             epsilon: radius,
             ..*context
         };
+        let projected = match context.norm {
+            Norm::L0 => {
+                let allowed = geometry::within_bounds(context, moved);
+                let worth = (pass.gradient * (allowed - context.clean)).abs();
+                geometry::l0::keep(&ball, allowed, worth)
+            }
+            Norm::Linf | Norm::L2 | Norm::L1 => geometry::project(&ball, moved),
+        };
         Next {
-            point: geometry::project(&ball, moved),
+            point: projected,
             state: vec![step + 1.0, radius, nearest],
         }
     }
+}
+
+/// The next radius in ℓ0, a number of elements: by γ, but by one at least; never below 1, and where a point is misclassified, never beyond
+/// the fewest elements so far.
+fn next_count<'a>(
+    pass: &Pass<'a>,
+    radius: Array<'a>,
+    fewest: Array<'a>,
+    part: Array<'a>,
+) -> Array<'a> {
+    let fewer = (radius - 1.0).min((radius * (1.0 - part)).floor());
+    let more = (radius + 1.0).max((radius * (1.0 + part)).floor());
+    pass.adversarial.select(fewer.min(fewest), more).max(1.0)
 }
 
 #[cfg(test)]
@@ -187,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_nearest_point_of_a_linear_model_is_found() {
-        for norm in Norm::ALL {
+        for norm in Norm::CONVEX {
             for bounds in [Bounds::UNIT, Bounds::NONE] {
                 // Without bounds, the nearest point in ℓ1 is on the axis of the largest weight, by however little: that takes long steps.
                 let long = norm == Norm::L1 && bounds == Bounds::NONE;
@@ -198,6 +231,17 @@ mod tests {
                 Plane::new(norm, bounds, 8, 50).assert_nearest(&fmn, 0.01);
             }
         }
+    }
+
+    /// No fewer elements can reach the boundary than those that reach furthest, each to its bound.
+    #[test]
+    fn the_fewest_elements_that_break_a_linear_model_are_found() {
+        // Long steps: each element that moves at all goes to its bound at once.
+        let fmn = Fmn {
+            step_size: 100.0,
+            ..Fmn::default()
+        };
+        Plane::new(Norm::L0, Bounds::UNIT, 8, 50).assert_nearest(&fmn, 0.01);
     }
 
     #[test]

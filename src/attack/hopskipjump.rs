@@ -212,7 +212,7 @@ impl Hops {
     fn bisection(&self, far: &[f32]) -> Bisection {
         let power = match self.norm {
             Norm::Linf => 2.0,
-            Norm::L2 | Norm::L1 => 1.5,
+            Norm::L2 | Norm::L1 | Norm::L0 => 1.5,
         };
         let share = self.width().powf(-power).min(1e-3);
         Bisection::new(self.norm, &self.clean, far.to_vec(), share)
@@ -260,7 +260,7 @@ impl Hops {
                 .iter()
                 .map(|_| stream.random_range(-1.0..1.0))
                 .collect(),
-            Norm::L2 | Norm::L1 => self
+            Norm::L2 | Norm::L1 | Norm::L0 => self
                 .clean
                 .iter()
                 .map(|_| stream.sample(StandardNormal))
@@ -336,7 +336,7 @@ impl Estimate {
                     *value = f64::from(i8::from(*value > 0.0) - i8::from(*value < 0.0));
                 }
             }
-            Norm::L2 | Norm::L1 => {
+            Norm::L2 | Norm::L1 | Norm::L0 => {
                 let length = length(&direction).max(f64::MIN_POSITIVE);
                 for value in &mut direction {
                     *value /= length;

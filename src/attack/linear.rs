@@ -150,6 +150,7 @@ impl Scene {
                 Norm::Linf => 1.2e-7,
                 Norm::L2 => 1.2e-7 * (clean.len() as f64).sqrt(),
                 Norm::L1 => 1.2e-7 * clean.len() as f64,
+                Norm::L0 => 0.0,
             };
             assert!(
                 distance <= self.epsilon * (1.0 + 1e-6) + rounding,
@@ -187,6 +188,14 @@ fn best_gain(norm: Norm, epsilon: f64, mut moves: Vec<(f64, f64)>) -> f64 {
                 }
             }
             at(low).map(|(w, m)| w * m).sum()
+        }
+        // Those that gain most, to their bounds.
+        Norm::L0 => {
+            let mut gains: Vec<f64> = moves.iter().map(|(w, room)| w * room).collect();
+            gains.sort_by(|a, b| b.total_cmp(a));
+            let count = gains.iter().enumerate();
+            let within = count.take_while(|(place, _)| (place + 1) as f64 <= epsilon);
+            within.map(|(_, gain)| gain).sum()
         }
         // The heaviest first, each as far as it goes.
         Norm::L1 => {

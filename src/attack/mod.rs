@@ -155,12 +155,19 @@ pub trait Attack: fmt::Debug + Send + Sync {
     /// The length of a step where the ball's radius is `epsilon`.
     fn step_size(&self, epsilon: f64) -> f64;
 
-    /// Refuses norms that the attack is not made for.
+    /// Refuses norms that the attack is not made for: ℓ0 unless an attack says otherwise.
     ///
     /// # Errors
     /// [`Error::Norm`], which says what to use instead.
-    fn check_norm(&self, _norm: Norm) -> Result<(), Error> {
-        Ok(())
+    fn check_norm(&self, norm: Norm) -> Result<(), Error> {
+        match norm {
+            Norm::Linf | Norm::L2 | Norm::L1 => Ok(()),
+            Norm::L0 => Err(Error::Norm {
+                attack: self.name(),
+                norm,
+                remedy: "use fmn",
+            }),
+        }
     }
 
     /// The arrays that the attack keeps between steps, in the order in which `init`, `step` and [`Next`] have them.

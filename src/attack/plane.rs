@@ -191,8 +191,10 @@ pub(super) fn shortest(norm: Norm, walk: &[(f64, f64)], gap: f64) -> Vec<f64> {
     if product(&corner) <= gap {
         return corner;
     }
-    if norm == Norm::L1 {
-        return heaviest_first(walk, gap);
+    match norm {
+        Norm::L1 => return fill(walk, gap, |(w, _)| w),
+        Norm::L0 => return fill(walk, gap, |(w, room)| if w > 0.0 { w * room } else { 0.0 }),
+        Norm::Linf | Norm::L2 => {}
     }
     let at = |level: f64| -> Vec<f64> {
         let sizes = walk.iter().map(|&(w, room)| match norm {
@@ -217,10 +219,10 @@ pub(super) fn shortest(norm: Norm, walk: &[(f64, f64)], gap: f64) -> Vec<f64> {
     at(left + (right - left) * (gap - here) / (there - here))
 }
 
-/// ℓ1: the heaviest elements first, each as far as it goes.
-fn heaviest_first(walk: &[(f64, f64)], gap: f64) -> Vec<f64> {
+/// One element after the other, each as far as it goes: the heaviest first in ℓ1, those that reach furthest in ℓ0.
+fn fill(walk: &[(f64, f64)], gap: f64, worth: impl Fn((f64, f64)) -> f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..walk.len()).collect();
-    order.sort_by(|&a, &b| walk[b].0.total_cmp(&walk[a].0));
+    order.sort_by(|&a, &b| worth(walk[b]).total_cmp(&worth(walk[a])));
     let mut left = gap;
     let mut moves = vec![0.0; walk.len()];
     for i in order {

@@ -173,7 +173,7 @@ pub(super) mod linear {
             match norm {
                 Norm::Linf => weights.map(f64::abs).sum(),
                 Norm::L2 => weights.map(|w| w * w).sum::<f64>().sqrt(),
-                Norm::L1 => weights.map(f64::abs).fold(0.0, f64::max),
+                Norm::L1 | Norm::L0 => weights.map(f64::abs).fold(0.0, f64::max),
             }
         }
 

@@ -116,6 +116,7 @@ pub(super) fn run(
             tallies: vec![Tally::default(); job.config.epsilons.len()],
             searches: job.search.is_some(),
             nearest: job.attack.goal() == Goal::MinimumNorm,
+            budget: budget(job),
             found: Vec::new(),
         },
         judge,
@@ -144,6 +145,15 @@ pub(super) fn run(
         found,
         notes: Vec::new(),
     })
+}
+
+/// The steps that a sample takes at one ε unless it is broken before; 0 where it goes on after it is broken.
+fn budget(job: &Job<'_>) -> u64 {
+    if job.attack.goal() == Goal::Radius && job.config.keep == Keep::Any {
+        u64::from(job.attack.steps()) * u64::from(job.attack.restarts())
+    } else {
+        0
+    }
 }
 
 struct Engine<'a, 'o> {

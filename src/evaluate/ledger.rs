@@ -25,6 +25,8 @@ pub(super) struct Ledger<'a, 'o> {
     pub(super) searches: bool,
     /// Whether the attack looks for the nearest point, wherever it is.
     pub(super) nearest: bool,
+    /// How many steps a sample may take at one ε, where it is done as soon as it is broken; else 0.
+    pub(super) budget: u64,
     /// The smallest radii, where they are looked for, in the order in which samples are done.
     pub(super) found: Vec<Found>,
 }
@@ -73,6 +75,7 @@ impl Ledger<'_, '_> {
             // A search for the nearest point reports the clean sample where it finds none.
             let rises = self.nearest || cell.loss > chain.verdict.loss;
             tally.flat += u64::from(cell.robust && !rises);
+            tally.late += u64::from(!cell.robust && is_late(cell.steps, self.budget));
         }
         let cells = self.config.epsilons.iter().zip(&chain.cells);
         let outcomes = cells
@@ -130,6 +133,7 @@ impl Ledger<'_, '_> {
             linf: cell.distances.linf,
             l2: cell.distances.l2,
             l1: cell.distances.l1,
+            l0: cell.distances.l0,
             steps: cell.steps,
             restart: cell.restart,
         }
@@ -166,5 +170,22 @@ impl Ledger<'_, '_> {
         }
         self.observer.progress(*self.progress);
         Ok(())
+    }
+}
+
+/// Whether so many steps are in the last tenth of the budget; of fewer than ten steps there is none.
+fn is_late(steps: u64, budget: u64) -> bool {
+    budget >= 10 && steps > budget - budget / 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_tenth_of_a_budget_is_late() {
+        let late = |budget| (0..=budget).filter(|&steps| is_late(steps, budget)).count();
+        assert_eq!((late(0), late(9), late(10), late(40)), (0, 0, 1, 4));
+        assert!(is_late(37, 40) && !is_late(36, 40));
     }
 }

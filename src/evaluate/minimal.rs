@@ -59,6 +59,7 @@ impl Bracket {
                     Norm::Linf => distances.linf,
                     Norm::L2 => distances.l2,
                     Norm::L1 => distances.l1,
+                    Norm::L0 => distances.l0,
                 };
                 self.high = distance.min(self.radius);
             }

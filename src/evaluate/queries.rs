@@ -53,6 +53,7 @@ pub(super) fn run(
             tallies: vec![Tally::default(); job.config.epsilons.len()],
             searches: job.search.is_some(),
             nearest: job.attack.goal() == Goal::MinimumNorm,
+            budget: 0,
             found: Vec::new(),
         },
         judge,

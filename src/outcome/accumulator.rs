@@ -46,7 +46,7 @@ impl Run {
 /// let mut accumulator = Accumulator::new("model.onnx", vec![run])?;
 /// accumulator.add(&SampleOutcome {
 ///     index: 0, label: 3, clean_prediction: 3, attack: "fgsm".to_owned(), norm: Norm::Linf, epsilon: 0.1,
-///     adversarial_prediction: 5, robust: false, clean_loss: 0.1, loss: 2.0, linf: 0.1, l2: 0.6, l1: 5.0, steps: 1, restart: 0,
+///     adversarial_prediction: 5, robust: false, clean_loss: 0.1, loss: 2.0, linf: 0.1, l2: 0.6, l1: 5.0, l0: 9.0, steps: 1, restart: 0,
 /// })?;
 /// accumulator.add_seconds("fgsm", Norm::Linf, 0.1, 0.25)?;
 /// let rows = accumulator.finish()?;
@@ -340,6 +340,7 @@ mod tests {
             linf: broken.unwrap_or(epsilon),
             l2: 10.0 * broken.unwrap_or(epsilon),
             l1: 0.0,
+            l0: 0.0,
             steps: 3,
             restart: 0,
         }

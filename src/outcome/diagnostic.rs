@@ -17,6 +17,10 @@ pub enum DiagnosticKind {
     RisesWithEpsilon,
     /// An attack of one step breaks more samples than one of many.
     SingleStepStronger,
+    /// An attack without gradients breaks more samples than those that follow gradients.
+    BlackBoxStronger,
+    /// More steps or restarts still break more samples.
+    NotConverged,
     /// Samples stay robust where the ball holds every valid input.
     LargeEpsilonSurvivors,
     /// The loss at the end of an attack is not above the loss of the clean sample.
@@ -35,11 +39,13 @@ pub enum DiagnosticKind {
 
 impl DiagnosticKind {
     /// Every kind.
-    pub const ALL: [DiagnosticKind; 11] = [
+    pub const ALL: [DiagnosticKind; 13] = [
         DiagnosticKind::ZeroGradients,
         DiagnosticKind::NonFiniteGradients,
         DiagnosticKind::RisesWithEpsilon,
         DiagnosticKind::SingleStepStronger,
+        DiagnosticKind::BlackBoxStronger,
+        DiagnosticKind::NotConverged,
         DiagnosticKind::LargeEpsilonSurvivors,
         DiagnosticKind::FlatLoss,
         DiagnosticKind::SoftmaxHead,
@@ -57,6 +63,8 @@ impl DiagnosticKind {
             DiagnosticKind::NonFiniteGradients => "non-finite-gradients",
             DiagnosticKind::RisesWithEpsilon => "rises-with-epsilon",
             DiagnosticKind::SingleStepStronger => "single-step-stronger",
+            DiagnosticKind::BlackBoxStronger => "black-box-stronger",
+            DiagnosticKind::NotConverged => "not-converged",
             DiagnosticKind::LargeEpsilonSurvivors => "large-epsilon-survivors",
             DiagnosticKind::FlatLoss => "flat-loss",
             DiagnosticKind::SoftmaxHead => "softmax-head",
@@ -75,6 +83,8 @@ impl DiagnosticKind {
             DiagnosticKind::NonFiniteGradients => "Gradients that are no numbers",
             DiagnosticKind::RisesWithEpsilon => "Robust accuracy rises with ε",
             DiagnosticKind::SingleStepStronger => "One step does better than many",
+            DiagnosticKind::BlackBoxStronger => "Queries do better than gradients",
+            DiagnosticKind::NotConverged => "More steps still break more samples",
             DiagnosticKind::LargeEpsilonSurvivors => "Samples survive any perturbation",
             DiagnosticKind::FlatLoss => "The loss does not rise",
             DiagnosticKind::SoftmaxHead => "The model ends in Softmax",

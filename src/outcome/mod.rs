@@ -58,6 +58,8 @@ pub struct SampleOutcome {
     pub l2: f64,
     /// Its ℓ1 norm.
     pub l1: f64,
+    /// How many elements it changes.
+    pub l0: f64,
     /// Gradient evaluations spent on this row (points that the model was asked about, for an attack without gradients): 0 where the sample was wrong clean, or already broken at a smaller ε.
     pub steps: u64,
     /// The restart, from 0, that found the reported point.

@@ -74,7 +74,7 @@ impl Table {
         let mean = match norm {
             Norm::Linf => "mean ℓ∞",
             // The summary has no ℓ1 norms; ℓ2 is the nearest that it has.
-            Norm::L2 | Norm::L1 => "mean ℓ2",
+            Norm::L2 | Norm::L1 | Norm::L0 => "mean ℓ2",
         };
         let headers = [
             "norm",
@@ -169,7 +169,7 @@ impl Table {
 fn fields(summary: &Summary, row: &SummaryRow) -> [String; COLUMNS] {
     let mean = match row.norm {
         Norm::Linf => row.mean_linf,
-        Norm::L2 | Norm::L1 => row.mean_l2,
+        Norm::L2 | Norm::L1 | Norm::L0 => row.mean_l2,
     };
     let mut robust = format!("{:>5}", percent(row.robust_accuracy));
     if !row.untrustworthy.is_empty() {
@@ -196,6 +196,7 @@ pub(super) fn symbol(norm: Norm) -> &'static str {
         Norm::Linf => "ℓ∞",
         Norm::L2 => "ℓ2",
         Norm::L1 => "ℓ1",
+        Norm::L0 => "ℓ0",
     }
 }
 

@@ -36,6 +36,7 @@ pub fn confine(norm: Norm, epsilon: f64, bounds: Bounds, clean: &[f32], point: &
         Norm::Linf => confine_each(epsilon, clean, point),
         Norm::L2 => confine_sum(norm, epsilon, |d| d * d, epsilon * epsilon, clean, point),
         Norm::L1 => confine_sum(norm, epsilon, f64::abs, epsilon, clean, point),
+        Norm::L0 => confine_count(epsilon, clean, point),
     }
 }
 
@@ -68,6 +69,25 @@ fn confine_each(epsilon: f64, clean: &[f32], point: &mut [f32]) {
         }
         while (f64::from(*value) - f64::from(clean)).abs() > epsilon {
             *value = step_toward(*value, clean);
+        }
+    }
+}
+
+/// ℓ0: the largest changes stay, the first ones where several are equally large; the others are undone.
+fn confine_count(epsilon: f64, clean: &[f32], point: &mut [f32]) {
+    let mut changed: Vec<(usize, f64)> = super::differences(clean, point)
+        .map(f64::abs)
+        .enumerate()
+        .filter(|(_, size)| *size > 0.0)
+        .collect();
+    if changed.len() as f64 <= epsilon {
+        return;
+    }
+    // Sorting keeps the order of equals.
+    changed.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (position, (place, _)) in changed.into_iter().enumerate() {
+        if (position + 1) as f64 > epsilon {
+            point[place] = clean[place];
         }
     }
 }
@@ -223,13 +243,14 @@ mod tests {
     #[test]
     fn rounding_costs_no_more_than_single_steps() {
         let epsilon = 2.0 / 255.0;
-        for norm in Norm::ALL {
+        for norm in Norm::CONVEX {
             let width = 10_000;
             let clean: Vec<f32> = (0..width).map(|i| 0.3 + 0.6 * i as f32 / 1e4).collect();
             let part = match norm {
                 Norm::Linf => epsilon,
                 Norm::L2 => epsilon / 100.0,
                 Norm::L1 => epsilon / 1e4,
+                Norm::L0 => unreachable!("it is not convex"),
             };
             let rounded: Vec<f32> = clean
                 .iter()
@@ -246,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_point_far_outside_comes_to_the_surface() {
-        for norm in Norm::ALL {
+        for norm in Norm::CONVEX {
             let clean = vec![0.5; 1000];
             let mut point: Vec<f32> = (0..1000).map(|i| (i % 7) as f32 / 6.0).collect();
             confine(norm, 0.1, Bounds::UNIT, &clean, &mut point);
@@ -260,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_million_changes_far_below_the_radius_are_confined() {
-        for norm in Norm::ALL {
+        for norm in Norm::CONVEX {
             let clean = vec![0.7_f32; 1_000_000];
             let mut point = vec![0.7_f32.next_up(); 1_000_000];
             confine(norm, 1e-9, Bounds::UNIT, &clean, &mut point);
@@ -274,6 +295,23 @@ mod tests {
             let mut point = [f32::NAN, f32::INFINITY, 0.25];
             confine(norm, 1.0, Bounds::NONE, &[1.0, 2.0, 0.0], &mut point);
             assert_eq!(point, [1.0, 2.0, 0.25], "{norm}");
+        }
+    }
+
+    #[test]
+    fn in_l0_the_largest_changes_stay_as_they_are() {
+        let clean = [0.5; 5];
+        let changed = [0.6, 0.2, 0.5, 0.9, 0.7];
+        for (epsilon, kept) in [
+            (0.9, [0.5, 0.5, 0.5, 0.5, 0.5]),
+            (1.0, [0.5, 0.5, 0.5, 0.9, 0.5]),
+            (2.5, [0.5, 0.2, 0.5, 0.9, 0.5]),
+            (4.0, changed),
+            (f64::INFINITY, changed),
+        ] {
+            let mut point = changed;
+            confine(Norm::L0, epsilon, Bounds::UNIT, &clean, &mut point);
+            assert_eq!(point, kept, "{epsilon}");
         }
     }
 

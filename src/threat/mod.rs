@@ -6,6 +6,7 @@
 
 mod confine;
 mod epsilon;
+mod l0;
 mod l1;
 mod l2;
 mod linf;
@@ -30,11 +31,16 @@ pub enum Norm {
     L2,
     /// The sum of absolute changes.
     L1,
+    /// How many elements are changed, by however much.
+    L0,
 }
 
 impl Norm {
     /// Every norm, in the order in which they are listed.
-    pub const ALL: [Norm; 3] = [Norm::Linf, Norm::L2, Norm::L1];
+    pub const ALL: [Norm; 4] = [Norm::Linf, Norm::L2, Norm::L1, Norm::L0];
+
+    /// Those that are norms in the strict sense, whose balls are convex.
+    pub const CONVEX: [Norm; 3] = [Norm::Linf, Norm::L2, Norm::L1];
 
     /// The name on the command line and in reports.
     #[must_use]
@@ -43,6 +49,7 @@ impl Norm {
             Norm::Linf => "linf",
             Norm::L2 => "l2",
             Norm::L1 => "l1",
+            Norm::L0 => "l0",
         }
     }
 
@@ -57,16 +64,20 @@ impl Norm {
             Norm::Linf => linf::length(differences),
             Norm::L2 => l2::length(differences),
             Norm::L1 => l1::length(differences),
+            Norm::L0 => l0::length(differences),
         }
     }
 
     /// A perturbation of `width` elements, drawn uniformly from the ball of radius 1 (up to float32 rounding).
+    ///
+    /// The ball of ℓ0 has no uniform distribution: one element, any, is drawn from [−1, 1].
     #[must_use]
     pub fn draw(self, width: usize, stream: &mut Stream) -> Vec<f32> {
         match self {
             Norm::Linf => linf::draw(width, stream),
             Norm::L2 => l2::draw(width, stream),
             Norm::L1 => l1::draw(width, stream),
+            Norm::L0 => l0::draw(width, stream),
         }
     }
 }
@@ -90,7 +101,7 @@ impl FromStr for Norm {
 
 /// A text that names no norm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no norm `{0}`; the norms are linf, l2 and l1")]
+#[error("there is no norm `{0}`; the norms are linf, l2, l1 and l0")]
 pub struct UnknownNorm(String);
 
 /// The range of valid inputs, in the units of the data.
@@ -130,6 +141,8 @@ pub struct Distances {
     pub l2: f64,
     /// The sum of absolute changes.
     pub l1: f64,
+    /// How many elements are changed.
+    pub l0: f64,
 }
 
 /// The distances between a clean sample and an adversarial one, in float64, as the values are stored.
@@ -142,6 +155,7 @@ pub fn distances(clean: &[f32], adversarial: &[f32]) -> Distances {
         linf: Norm::Linf.distance(clean, adversarial),
         l2: Norm::L2.distance(clean, adversarial),
         l1: Norm::L1.distance(clean, adversarial),
+        l0: Norm::L0.distance(clean, adversarial),
     }
 }
 
@@ -177,6 +191,7 @@ mod tests {
         let distances = distances(&[0.5, 0.25, -1.0], &[0.75, 0.25, -1.5]);
         assert_eq!(distances.linf, 0.5);
         assert_eq!(distances.l1, 0.75);
+        assert_eq!(distances.l0, 2.0);
         assert_eq!(distances.l2, 0.3125_f64.sqrt());
     }
 
@@ -190,7 +205,7 @@ mod tests {
 
     #[test]
     fn draws_stay_in_the_unit_ball_and_fill_it() {
-        for norm in Norm::ALL {
+        for norm in Norm::CONVEX {
             for width in [1, 2, 7, 300] {
                 let zero = vec![0.0; width];
                 let mut lengths: Vec<f64> = (0..400)
@@ -211,7 +226,7 @@ mod tests {
 
     #[test]
     fn draws_have_no_preferred_side() {
-        for norm in Norm::ALL {
+        for norm in Norm::CONVEX {
             let mut sums = [0.0; 5];
             for sample in 0..2000 {
                 for (sum, value) in sums.iter_mut().zip(norm.draw(5, &mut seeded(sample))) {
@@ -224,7 +239,7 @@ mod tests {
 
     #[test]
     fn draws_never_change_between_versions() {
-        let drawn = Norm::ALL.map(|norm| norm.draw(3, &mut seeded(5)));
+        let drawn = Norm::CONVEX.map(|norm| norm.draw(3, &mut seeded(5)));
         assert_eq!(drawn, GOLDEN.map(Vec::from));
     }
 
@@ -235,12 +250,26 @@ mod tests {
     ];
 
     #[test]
+    fn a_draw_in_l0_changes_one_element_and_any() {
+        let drawn: Vec<Vec<f32>> = (0..200)
+            .map(|sample| Norm::L0.draw(5, &mut seeded(sample)))
+            .collect();
+        for values in &drawn {
+            assert!(Norm::L0.distance(&[0.0; 5], values) <= 1.0);
+            assert!(values.iter().all(|value| value.abs() <= 1.0));
+        }
+        for place in 0..5 {
+            assert!(drawn.iter().any(|values| values[place] != 0.0), "{place}");
+        }
+    }
+
+    #[test]
     fn an_unknown_norm_is_refused_with_the_list() {
         assert_eq!("l2".parse(), Ok(Norm::L2));
         let message = "l3".parse::<Norm>().unwrap_err().to_string();
         assert_eq!(
             message,
-            "there is no norm `l3`; the norms are linf, l2 and l1"
+            "there is no norm `l3`; the norms are linf, l2, l1 and l0"
         );
     }
 }

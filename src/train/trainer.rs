@@ -16,7 +16,7 @@ use crate::model::training::{Trainable, TrainableOptions};
 use crate::model::{Answers, Batch, Model};
 use crate::onnx::proto::ModelProto;
 use crate::tensor::DType;
-use crate::threat::Bounds;
+use crate::threat::{Bounds, Norm};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,6 +165,11 @@ fn check(
             return Err(Error::Config("ε has to be positive and finite".into()));
         }
         _ => {}
+    }
+    if config.norm == Norm::L0 {
+        return Err(Error::Config(
+            "no method of training is made for the norm l0; use linf, l2 or l1".into(),
+        ));
     }
     if config.resume && config.checkpoint.is_none() {
         return Err(Error::Config(

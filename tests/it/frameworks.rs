@@ -153,7 +153,7 @@ fn radii(name: &str, norm: Norm) -> Vec<f64> {
     let dual = |row: &Array1<f64>| match norm {
         Norm::Linf => row.mapv(f64::abs).sum(),
         Norm::L2 => row.mapv(|v| v * v).sum().sqrt(),
-        Norm::L1 => row.fold(0.0, |most: f64, v| most.max(v.abs())),
+        Norm::L1 | Norm::L0 => row.fold(0.0, |most: f64, v| most.max(v.abs())),
     };
     let radius = |(sample, &label): (ndarray::ArrayViewD<'_, f64>, &i64)| {
         let sample = Array1::from_iter(sample.iter().copied());

@@ -1,13 +1,14 @@
 //! Attacks that look for the nearest point, through the engine.
 
 use crate::attacks::{Collector, config, digits, digits_data};
+use mohs::attack::AttackPlan;
 use mohs::evaluate::{Config, Keep, evaluate};
 use mohs::outcome::SampleOutcome;
 use mohs::threat::Norm;
 
 /// Each attack, short, with the norms it is made for.
 const ATTACKS: [(&str, &[Norm]); 5] = [
-    ("fab:steps=8,targets=3", &Norm::ALL),
+    ("fab:steps=8,targets=3", &Norm::CONVEX),
     ("fmn:steps=12", &Norm::ALL),
     ("ddn:steps=12", &[Norm::L2]),
     ("deepfool:steps=12,candidates=3", &[Norm::Linf, Norm::L2]),
@@ -19,7 +20,7 @@ fn far(norm: Norm) -> f64 {
     match norm {
         Norm::Linf => 1.0,
         Norm::L2 => 8.0,
-        Norm::L1 => 64.0,
+        Norm::L1 | Norm::L0 => 64.0,
     }
 }
 
@@ -28,6 +29,7 @@ fn distance(norm: Norm, outcome: &SampleOutcome) -> f64 {
         Norm::Linf => outcome.linf,
         Norm::L2 => outcome.l2,
         Norm::L1 => outcome.l1,
+        Norm::L0 => outcome.l0,
     }
 }
 
@@ -115,4 +117,35 @@ fn what_points_are_kept_changes_nothing_for_an_attack_that_looks_for_the_nearest
         outcomes.map(|outcome| outcome.l2).collect::<Vec<_>>()
     };
     assert_eq!(distances(Keep::Any), distances(Keep::Last));
+}
+
+/// ℓ0 counts elements: the point that is handed out differs from the clean sample in exactly so many.
+#[test]
+fn in_l0_the_distance_is_the_number_of_changed_elements() {
+    let found = run("fmn:steps=30", Norm::L0, &[64.0], 16);
+    let broken = || found.outcomes.iter().filter(|o| !o.robust && o.steps > 0);
+    assert!(broken().any(|outcome| outcome.l0 < 32.0));
+    for outcome in broken() {
+        assert!(outcome.l0 >= 1.0 && outcome.l0.fract() == 0.0);
+        assert!(outcome.l1 <= outcome.l0 * outcome.linf + 1e-9);
+    }
+}
+
+#[test]
+fn every_attack_but_fmn_refuses_l0_and_says_what_to_use() {
+    for spec in mohs::attack::ATTACKS {
+        let plan = AttackPlan::parse(spec.name).unwrap();
+        match plan.check_norm(Norm::L0) {
+            Ok(()) => assert_eq!(spec.name, "fmn"),
+            Err(error) => {
+                let message = error.to_string();
+                let names_one = ["fmn", "fgm", "linf", "hopskipjump"];
+                assert!(
+                    names_one.iter().any(|name| message.contains(name)),
+                    "{message}"
+                );
+                assert_ne!(spec.name, "fmn", "{message}");
+            }
+        }
+    }
 }

@@ -310,7 +310,7 @@ impl Attack for Apgd {
     fn init<'a>(&self, context: &Context<'a>, noise: Option<Array<'a>>) -> Start<'a> {
         let start = match context.norm {
             Norm::Linf | Norm::L2 => dense::init(self.steps.get(), context, noise),
-            Norm::L1 => sparse::init(self.steps.get(), context, noise),
+            Norm::L1 | Norm::L0 => sparse::init(self.steps.get(), context, noise),
         };
         if self.eot > NonZeroU32::MIN {
             expectation::init(start)
@@ -324,7 +324,7 @@ impl Attack for Apgd {
             Norm::Linf | Norm::L2 => {
                 dense::step(self.steps.get(), context, pass, &State::new(state))
             }
-            Norm::L1 => sparse::step(self.steps.get(), context, pass, &State::new(state)),
+            Norm::L1 | Norm::L0 => sparse::step(self.steps.get(), context, pass, &State::new(state)),
         };
         if self.eot > NonZeroU32::MIN {
             Averaged::new(self.eot, pass, state).step(step)

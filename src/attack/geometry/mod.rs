@@ -6,6 +6,7 @@
 //! Start at [`direction`] and [`project`]; each norm has a file of its own.
 
 mod hyperplane;
+pub(super) mod l0;
 mod l1;
 mod l2;
 mod linf;
@@ -23,27 +24,27 @@ const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 
 /// The perturbation of length 1 in `norm` that raises the loss most, to first order, without regard to bounds.
 ///
-/// ℓ∞: sign(g). ℓ2: g/‖g‖₂. ℓ1: the sign of the first largest |g|, in its place alone.
+/// ℓ∞: sign(g). ℓ2: g/‖g‖₂. ℓ1 and ℓ0: the sign of the first largest |g|, in its place alone.
 /// A sample whose gradient is all zero gets 0, as there is no such direction, and never NaN.
 #[must_use]
 pub fn steepest(norm: Norm, gradient: Array<'_>) -> Array<'_> {
     match norm {
         Norm::Linf => gradient.sign(),
         Norm::L2 => l2::unit(gradient),
-        Norm::L1 => l1::steepest(gradient),
+        Norm::L1 | Norm::L0 => l1::steepest(gradient),
     }
 }
 
 /// The direction, of length 1 in the norm, in which an iterated attack goes from the point that `pass` has looked at.
 ///
 /// ℓ∞ and ℓ2: as [`steepest`].
-/// ℓ1: spread evenly over the 1 % of coordinates (at least one) with the largest |g| among those that can still move, as
+/// ℓ1 and ℓ0: spread evenly over the 1 % of coordinates (at least one) with the largest |g| among those that can still move, as
 /// a single coordinate per step reaches a bound soon and leaves the rest untouched (Tramèr and Boneh 2019).
 #[must_use]
 pub fn direction<'a>(context: &Context<'a>, pass: &Pass<'a>) -> Array<'a> {
     match context.norm {
         Norm::Linf | Norm::L2 => steepest(context.norm, pass.gradient),
-        Norm::L1 => l1::sparse(context, pass),
+        Norm::L1 | Norm::L0 => l1::sparse(context, pass),
     }
 }
 
@@ -57,6 +58,7 @@ pub fn project<'a>(context: &Context<'a>, point: Array<'a>) -> Array<'a> {
         Norm::Linf => linf::project(context, point),
         Norm::L2 => l2::project(context, point),
         Norm::L1 => l1::project(context, point),
+        Norm::L0 => l0::project(context, point),
     }
 }
 
@@ -76,16 +78,19 @@ pub fn length(norm: Norm, perturbation: Array<'_>) -> Array<'_> {
         Norm::Linf => perturbation.abs().largest(),
         Norm::L2 => l2::length(perturbation),
         Norm::L1 => perturbation.abs().sum(),
+        Norm::L0 => perturbation.abs().gt(0.0).sum(),
     }
 }
 
 /// The length of a gradient in the norm that measures how fast the loss changes per unit of the threat's norm, `[n, 1]`, never 0.
+///
+/// In ℓ0 no such norm exists; the largest |g| says how fast it changes per unit of one element.
 #[must_use]
 pub fn dual_length(norm: Norm, gradient: Array<'_>) -> Array<'_> {
     let dual = match norm {
         Norm::Linf => Norm::L1,
         Norm::L2 => Norm::L2,
-        Norm::L1 => Norm::Linf,
+        Norm::L1 | Norm::L0 => Norm::Linf,
     };
     length(dual, gradient).max(SMALLEST)
 }

@@ -205,7 +205,7 @@ impl Squares {
                 reason = "samples are single precision"
             )]
             Norm::Linf => [end(-epsilon as f32), end(epsilon as f32)],
-            Norm::L2 | Norm::L1 => [Vec::new(), Vec::new()],
+            Norm::L2 | Norm::L1 | Norm::L0 => [Vec::new(), Vec::new()],
         };
         Squares {
             square: square.clone(),

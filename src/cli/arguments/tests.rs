@@ -248,6 +248,7 @@ fn help_of_evaluate() {
               - linf: The largest absolute change of any element
               - l2:   The Euclidean length of the change
               - l1:   The sum of absolute changes
+              - l0:   How many elements are changed (attack: fmn)
 
               [default: linf]
 
@@ -629,6 +630,7 @@ fn help_of_train() {
               - linf: The largest absolute change of any element
               - l2:   The Euclidean length of the change
               - l1:   The sum of absolute changes
+              - l0:   How many elements are changed (attack: fmn)
 
               [default: linf]
 

@@ -24,6 +24,7 @@ impl ValueEnum for Norm {
             Norm::Linf => "The largest absolute change of any element",
             Norm::L2 => "The Euclidean length of the change",
             Norm::L1 => "The sum of absolute changes",
+            Norm::L0 => "How many elements are changed (attack: fmn)",
         };
         Some(PossibleValue::new(self.name()).help(help))
     }

@@ -366,7 +366,7 @@ mod tests {
         ROOT/mohs.toml, line 2, key `epsilonn`: there is no such key; did you mean `epsilon`?
         ROOT/mohs.toml, line 1, key `min-clean-accuracy`: there is no such key; did you mean `min_clean_accuracy`?
         ROOT/mohs.toml, line 1, key `epsilon`: `0` cannot be taken: epsilon is zero, which allows no perturbation; give a radius above 0, such as 8/255
-        ROOT/mohs.toml, line 1, key `norm`: `linfty` cannot be taken: it takes one of linf, l2, l1
+        ROOT/mohs.toml, line 1, key `norm`: `linfty` cannot be taken: it takes one of linf, l2, l1, l0
         ROOT/mohs.toml, line 1, key `seed`: `many` cannot be taken: this must be a whole number, 0 or above
         ROOT/mohs.toml, line 1, key `keep_softmax`: it takes true or false, not a text
         ROOT/mohs.toml, line 1, key `seed`: it takes a text or a number, not true or false

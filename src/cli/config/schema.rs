@@ -219,7 +219,7 @@ mod tests {
         let properties = schema["properties"].as_object().unwrap();
         assert_eq!(properties.len(), keys().len());
         assert_eq!(schema["additionalProperties"], json!(false));
-        assert_eq!(properties["norm"]["enum"], json!(["linf", "l2", "l1"]));
+        assert_eq!(properties["norm"]["enum"], json!(["linf", "l2", "l1", "l0"]));
         assert_eq!(properties["keep_softmax"]["type"], json!("boolean"));
         assert_eq!(properties["seed"]["default"], json!("0"));
         assert!(

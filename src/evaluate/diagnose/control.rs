@@ -123,6 +123,7 @@ fn covering(norm: Norm, range: f64, width: usize) -> f64 {
         Norm::Linf => range,
         Norm::L2 => range * width.sqrt(),
         Norm::L1 => range * width,
+        Norm::L0 => width,
     }
 }
 

@@ -17,6 +17,12 @@ const GRAVE: f64 = 0.01;
 /// Where the loss of so large a share of the samples did not rise, the attack went the wrong way.
 const FLAT: f64 = 0.05;
 
+/// Where so large a share of the samples was broken in the last steps, many more would have been later.
+const LATE: f64 = 0.05;
+
+/// Fewer samples say nothing.
+const FEW: u64 = 2;
+
 /// What was counted of one attack at one ε, in samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -26,6 +32,8 @@ pub(super) struct Tally {
     pub(super) not_finite: u64,
     /// Robust, and the loss not above that of the clean sample.
     pub(super) flat: u64,
+    /// Broken in the last tenth of all steps and restarts.
+    pub(super) late: u64,
 }
 
 /// One attack of an evaluation, as far as diagnostics need it.
@@ -45,7 +53,13 @@ pub(super) struct Trial<'a> {
 impl Trial<'_> {
     /// What the counts and the attack's parameters say.
     pub(super) fn diagnose(&self) -> Vec<Diagnostic> {
-        let found = [self.dead(), self.not_finite(), self.flat(), self.short()];
+        let found = [
+            self.dead(),
+            self.not_finite(),
+            self.flat(),
+            self.short(),
+            self.late(),
+        ];
         found.into_iter().flatten().collect()
     }
 
@@ -93,6 +107,21 @@ impl Trial<'_> {
             "take more and smaller steps, or another loss; where that changes nothing, gradients lead nowhere in this model"
         };
         Some(self.found(DiagnosticKind::FlatLoss, found, finding, advice.to_owned()))
+    }
+
+    /// An attack that has come to its end finds nothing in its last steps.
+    fn late(&self) -> Option<Diagnostic> {
+        let found = self.worst(|tally| tally.late, LATE)?;
+        let most = self.tallies.iter().map(|tally| tally.late).max()?;
+        if found.0 < GRAVE || most < FEW {
+            return None;
+        }
+        let finding = format!(
+            "{} % of the samples were broken in the last tenth of the steps and restarts: the attack had not come to its end",
+            percent(found.0)
+        );
+        let advice = "take twice the steps or restarts, until the robust accuracy stays".to_owned();
+        Some(self.found(DiagnosticKind::NotConverged, found, finding, advice))
     }
 
     /// Whether all steps together are shorter than the radius.
@@ -170,6 +199,7 @@ pub(super) fn of_rows(
 ) -> Vec<Diagnostic> {
     let mut found = rising(rows);
     found.extend(single_step_stronger(rows, ascents));
+    found.extend(black_box_stronger(rows));
     found.extend(guessing(rows, classes));
     found
 }
@@ -258,6 +288,46 @@ fn single_step_stronger(rows: &[SummaryRow], ascents: &[String]) -> Vec<Diagnost
                 percent(many.robust_accuracy)
             ),
             advice: "take more restarts, loss=margin, and an attack that needs no gradients; the true robust accuracy is lower than either"
+                .to_owned(),
+            untrustworthy: true,
+        });
+    }
+    found
+}
+
+/// Who sees gradients knows more than who asks for scores or labels; where that is of no use, gradients mislead.
+fn black_box_stronger(rows: &[SummaryRow]) -> Vec<Diagnostic> {
+    let attacks = || rows.iter().filter(|row| row.attack != WORST_CASE);
+    // One step is no match for thousands of queries.
+    let white = || attacks().filter(|row| row.gradient_evaluations > 0 && row.steps > 1);
+    let mut found = Vec::new();
+    for black in attacks().filter(|row| row.gradient_evaluations == 0) {
+        let same = |row: &&SummaryRow| {
+            row.norm == black.norm && row.epsilon.to_bits() == black.epsilon.to_bits()
+        };
+        let best = white()
+            .filter(same)
+            .min_by(|a, b| a.robust_accuracy.total_cmp(&b.robust_accuracy));
+        let Some(best) = best else { continue };
+        if !notable(best.robust_accuracy, black.robust_accuracy, black.samples) {
+            continue;
+        }
+        found.push(Diagnostic {
+            kind: DiagnosticKind::BlackBoxStronger,
+            attack: None,
+            norm: Some(black.norm),
+            epsilons: vec![black.epsilon],
+            figure: best.robust_accuracy - black.robust_accuracy,
+            finding: format!(
+                "at ε {} {}, which sees no gradients, leaves {} % of the samples robust, and {}, which does, {} %: gradients mislead",
+                black.epsilon,
+                black.attack,
+                percent(black.robust_accuracy),
+                best.attack,
+                percent(best.robust_accuracy),
+            ),
+            advice: "take apgd with loss=margin and more restarts, and --straight-through where the model rounds; the true robust accuracy is \
+                     lower than either"
                 .to_owned(),
             untrustworthy: true,
         });
@@ -390,6 +460,50 @@ mod tests {
         let found = trial("fgsm", [tally(0), tally(20), tally(60)]);
         assert_eq!(kinds(&found), [("flat-loss", vec![0.3], true)]);
         assert!(found[0].advice.contains("use pgd"));
+    }
+
+    #[test]
+    fn an_attack_that_still_finds_something_at_its_end_has_not_converged() {
+        let tally = |late| Tally {
+            late,
+            ..Tally::default()
+        };
+        let late = |counts: [u64; 3]| kinds(&trial("pgd", counts.map(tally)));
+        assert!(late([9, 0, 0]).is_empty(), "less than one in a hundred");
+        assert_eq!(late([0, 9, 12]), [("not-converged", vec![0.2, 0.3], false)]);
+        assert_eq!(late([80, 9, 12]), [("not-converged", vec![0.1], true)]);
+        let plan = AttackPlan::parse("pgd").unwrap();
+        let single = Trial {
+            attack: plan.attacks()[0].gradient().unwrap().as_ref(),
+            norm: Norm::Linf,
+            epsilons: &EPSILONS,
+            tallies: &[tally(1); 3],
+            samples: 10,
+            straight_through: false,
+        };
+        assert!(single.diagnose().is_empty(), "a single sample says nothing");
+    }
+
+    #[test]
+    fn queries_that_do_better_than_gradients_are_found() {
+        let square = |robust| SummaryRow {
+            gradient_evaluations: 0,
+            ..row("square", 5000, 0.1, robust)
+        };
+        let pgd = row("pgd", 40, 0.1, 320);
+        let found = of_rows(&[pgd.clone(), square(300)], &ascents(), Some(10));
+        assert_eq!(kinds(&found), [("black-box-stronger", vec![0.1], true)]);
+        assert!((found[0].figure - 0.02).abs() < 1e-12);
+        assert_eq!(found[0].attack, None, "it concerns the worst case too");
+        for rows in [
+            vec![pgd.clone(), square(315)],
+            vec![pgd.clone(), row("apgd", 100, 0.1, 290), square(300)],
+            vec![row("fgsm", 1, 0.1, 500), square(300)],
+            vec![row("pgd", 40, 0.2, 320), square(300)],
+            vec![square(300)],
+        ] {
+            assert!(of_rows(&rows, &ascents(), Some(10)).is_empty(), "{rows:?}");
+        }
     }
 
     #[test]

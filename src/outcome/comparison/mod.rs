@@ -266,6 +266,7 @@ mod tests {
             linf: epsilon,
             l2: epsilon,
             l1: epsilon,
+            l0: 1.0,
             steps: 1,
             restart: 0,
         }

@@ -79,7 +79,7 @@ impl Cell for Norm {
         Norm::ALL
             .into_iter()
             .find(|norm| norm.name() == text.trim())
-            .ok_or("one of linf, l2, l1")
+            .ok_or("one of linf, l2, l1, l0")
     }
 }
 

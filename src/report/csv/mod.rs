@@ -75,8 +75,8 @@ macro_rules! row {
 }
 
 row!(SampleOutcome:
-    index, label, clean_prediction, attack, norm, epsilon, adversarial_prediction, robust, clean_loss, loss, linf, l2, l1, steps,
-    restart,
+    index, label, clean_prediction, attack, norm, epsilon, adversarial_prediction, robust, clean_loss, loss, linf, l2, l1, l0,
+    steps, restart,
 );
 
 row!(SummaryRow:
@@ -191,6 +191,7 @@ mod tests {
             linf: 0.1 + 0.2,
             l2: f64::NAN,
             l1: 12.0,
+            l0: 100.0,
             steps: 40,
             restart: 1,
         }
@@ -236,8 +237,8 @@ mod tests {
     #[test]
     fn samples_have_the_columns_of_the_contract() {
         insta::assert_snapshot!(written(&[outcome()]), @r#"
-        index,label,clean_prediction,attack,norm,epsilon,adversarial_prediction,robust,clean_loss,loss,linf,l2,l1,steps,restart
-        17,3,3,"pgd:steps=20,restarts=5",linf,0.03137254901960784,5,false,0.00000015,2.25,0.30000000000000004,,12,40,1
+        index,label,clean_prediction,attack,norm,epsilon,adversarial_prediction,robust,clean_loss,loss,linf,l2,l1,l0,steps,restart
+        17,3,3,"pgd:steps=20,restarts=5",linf,0.03137254901960784,5,false,0.00000015,2.25,0.30000000000000004,,12,100,40,1
         "#);
     }
 
@@ -325,7 +326,7 @@ mod tests {
         old/summary.csv: the header lacks `norm`, `epsilon`; is this file one of mohs's own?
         old/summary.csv: the header has the column `steps` twice
         old/summary.csv: the header has the column `steps` twice
-        old/summary.csv, line 2, column `norm`: `l7` is not one of linf, l2, l1
+        old/summary.csv, line 2, column `norm`: `l7` is not one of linf, l2, l1, l0
         old/summary.csv, line 2, column `restarts`: `-6` is not a whole number below 2^32
         old/summary.csv, line 3: 16 fields where the header has 17
         old/summary.csv, line 2, column `robust`: `no` is not true or false

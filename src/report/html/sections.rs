@@ -168,7 +168,7 @@ pub(super) fn table(document: &Document) -> Option<Section> {
         let mean = match norm {
             Norm::Linf => "Mean ℓ∞",
             // The summary has no ℓ1 norms; ℓ2 is the nearest that it has.
-            Norm::L2 | Norm::L1 => "Mean ℓ2",
+            Norm::L2 | Norm::L1 | Norm::L0 => "Mean ℓ2",
         };
         let heads = [
             "Attack",
@@ -213,7 +213,7 @@ pub(super) fn table(document: &Document) -> Option<Section> {
 fn line(document: &Document, row: &SummaryRow, previous: &str) -> String {
     let mean = match row.norm {
         Norm::Linf => row.mean_linf,
-        Norm::L2 | Norm::L1 => row.mean_l2,
+        Norm::L2 | Norm::L1 | Norm::L0 => row.mean_l2,
     };
     let begins = row.attack != previous;
     let name = escape(&row.attack);

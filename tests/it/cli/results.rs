@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-const SAMPLES: &str = "index,label,clean_prediction,attack,norm,epsilon,adversarial_prediction,robust,clean_loss,loss,linf,l2,l1,steps,restart";
+const SAMPLES: &str = "index,label,clean_prediction,attack,norm,epsilon,adversarial_prediction,robust,clean_loss,loss,linf,l2,l1,l0,steps,restart";
 const SUMMARY: &str = "model,attack,norm,epsilon,steps,restarts,samples,clean_accuracy,robust_accuracy,robust_accuracy_low,robust_accuracy_high,attack_success_rate,mean_linf,mean_l2,gradient_evaluations,seconds,untrustworthy";
 
 /// A row of a CSV file by its column names.
