@@ -205,7 +205,7 @@ impl Engine<'_, '_> {
         };
         let judged_last =
             |chain: &Chain, point: &[f32]| goal == Goal::Radius || chain.is_nearer(norm, point);
-        let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
+        let (predictions, magnitudes) = (observed.predictions(), observed.magnitudes());
         let mut proposals = Vec::new();
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
         let share = spent / self.chains.len() as f64;

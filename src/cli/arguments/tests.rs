@@ -331,7 +331,7 @@ fn help_of_evaluate() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -492,7 +492,7 @@ fn help_of_gradient() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -716,7 +716,7 @@ fn help_of_train() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -799,7 +799,7 @@ fn help_of_demo() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -841,7 +841,7 @@ fn help_of_doctor() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
