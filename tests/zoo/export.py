@@ -45,7 +45,7 @@ import models  # noqa: E402
 
 # A sample is drawn again until its units are this many times farther from their kinks than float32 is from float64, so many times at most.
 MARGIN = 4.0
-DRAWS = 60
+DRAWS = 40
 OPSETS = [17, 13, 11, 14, 9, 16, 12]
 
 
