@@ -75,6 +75,8 @@ def main():
         key = row["network"], row["norm"], row["epsilon"]
         if arguments.only and not all(mark in "".join(key) for mark in arguments.only.split(",")):
             continue
+        if arguments.keep:
+            pathlib.Path(arguments.keep).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(arguments.keep) / "-".join(key) if arguments.keep else pathlib.Path(name) / "report"
             outcomes, wall, cpu = run(arguments, *key, folder)
