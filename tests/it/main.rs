@@ -10,6 +10,7 @@
 
 mod attack_forms;
 mod attacks;
+mod autoattack;
 mod cli;
 mod docs;
 mod expand_contrib;
