@@ -259,6 +259,16 @@ impl Program {
         states.try_for_each(|(buffer, values)| buffer.put(row, values))
     }
 
+    /// Lets a slot go toward another class; without effect where the loss has no target.
+    ///
+    /// # Errors
+    /// Where the buffers are not in host memory.
+    pub fn aim(&mut self, slot: usize, target: u32) -> Result<(), Error> {
+        let (lane, row) = self.layout().seat(slot);
+        let targets = self.lanes[lane].targets.as_mut();
+        targets.map_or(Ok(()), |targets| targets.put_integer(row, target.into()))
+    }
+
     /// Moves the work of one slot to another.
     ///
     /// # Errors
