@@ -4,6 +4,7 @@
 
 mod evaluate;
 mod gate;
+mod radius;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -17,6 +18,7 @@ pub use evaluate::{
     CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments,
 };
 pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
+pub use radius::Radius;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use train::{BatchNormArgument, TrainArguments};
