@@ -361,18 +361,7 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    let ascents: Vec<String> = config
-        .attacks
-        .attacks()
-        .iter()
-        .filter(|attack| match attack {
-            Planned::Gradient(attack) => attack.goal() == attack::Goal::Radius,
-            Planned::Query(_) => false,
-            Planned::Ensemble(_) => true,
-        })
-        .map(Planned::label)
-        .collect();
-    diagnostics.extend(diagnose::of_rows(&summary, &ascents, model.classes()));
+    diagnostics.extend(diagnose::of_rows(&summary, &ascents(config), model.classes()));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
@@ -382,6 +371,19 @@ pub fn evaluate(
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// The labels of the attacks that ascend the loss within a radius.
+fn ascents(config: &Config) -> Vec<String> {
+    let attacks = config.attacks.attacks().iter();
+    attacks
+        .filter(|attack| match attack {
+            Planned::Gradient(attack) => attack.goal() == attack::Goal::Radius,
+            Planned::Query(_) => false,
+            Planned::Ensemble(_) => true,
+        })
+        .map(Planned::label)
+        .collect()
 }
 
 /// How many classes the attacks go toward, at most.

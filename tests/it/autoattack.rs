@@ -97,6 +97,9 @@ fn the_batch_size_changes_no_verdict() {
     }
 }
 
+/// A linear model of two classes: the margin is this times the sample.
+const WEIGHTS: [f32; 4] = [2.0, -1.0, 0.5, -0.25];
+
 #[test]
 fn every_point_counts_whatever_is_kept() {
     let model = digits("standard");
@@ -112,7 +115,6 @@ fn every_point_counts_whatever_is_kept() {
 /// A linear model of so many classes, all but the first two far away, and samples in the middle of the bounds.
 fn linear(folder: &Path, classes: usize) -> (Model, Dataset) {
     crate::runtime_ready();
-    const WEIGHTS: [f32; 4] = [2.0, -1.0, 0.5, -0.25];
     let mut weights = Vec::new();
     for weight in WEIGHTS {
         weights.extend([weight, -weight]);
