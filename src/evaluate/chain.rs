@@ -94,6 +94,8 @@ pub(super) struct Pace<'a> {
     pub(super) targets: u32,
     /// The distance at which a search for the nearest point ends.
     pub(super) near_enough: Option<f64>,
+    /// Whether a sample is done with its first misclassified point.
+    pub(super) ends_when_found: bool,
 }
 
 /// What a slot does next.
@@ -147,9 +149,12 @@ impl Chain {
         }
     }
 
-    /// The class that this restart goes toward, of an attack that goes toward so many; the label where it goes toward none.
-    pub(super) fn target(&self, targets: u32) -> u32 {
-        let place = self.restart.checked_rem(targets);
+    /// The class that an attack goes toward, of so many: one in each restart, or one in each step where they take turns.
+    ///
+    /// The label where it goes toward none.
+    pub(super) fn target(&self, targets: u32, in_turn: bool) -> u32 {
+        let count = if in_turn { self.step } else { self.restart };
+        let place = count.checked_rem(targets);
         let target = place.and_then(|place| self.rivals.get(place as usize));
         target.copied().unwrap_or(self.label)
     }
@@ -245,13 +250,14 @@ impl Chain {
         let broken = self.is_broken();
         let nearest = self.nearest.as_ref().zip(pace.near_enough);
         let is_near = nearest.is_some_and(|(nearest, enough)| nearest.distance <= enough);
-        let over = self.step == pace.steps || (broken && keep == Keep::Any) || is_near;
+        let found = is_near || (pace.ends_when_found && self.nearest.is_some());
+        let over = self.step == pace.steps || found || (broken && keep == Keep::Any);
         if !over {
             return Turn::Continue;
         }
         self.step = 0;
         if !broken
-            && !is_near
+            && !found
             && let Some(restart) = self.next_restart(pace)
         {
             self.restart = restart;
@@ -368,6 +374,7 @@ mod tests {
             steps,
             targets: 0,
             near_enough: None,
+            ends_when_found: false,
         }
     }
 
@@ -405,16 +412,43 @@ mod tests {
             targets: 3,
             ..pace(Keep::Any, 1, 6, 1)
         };
-        let mut targets = vec![chain.target(3)];
+        let mut targets = vec![chain.target(3, false)];
         loop {
             chain.count();
             chain.judged(&[0.5], RIGHT);
             if chain.turn(&pace) == Turn::Finished {
                 break;
             }
-            targets.push(chain.target(3));
+            targets.push(chain.target(3, false));
         }
         assert_eq!(targets, [7, 4, 7, 4]);
+    }
+
+    #[test]
+    fn targets_that_take_turns_change_with_each_step() {
+        let mut chain = chain().toward(&[7, 4]);
+        let mut targets = Vec::new();
+        for _ in 0..4 {
+            targets.push(chain.target(2, true));
+            chain.count();
+        }
+        assert_eq!(targets, [7, 4, 7, 4]);
+    }
+
+    #[test]
+    fn an_attack_that_ends_when_it_has_found_something_does_not_go_on() {
+        let mut chain = chain();
+        let pace = Pace {
+            goal: Goal::MinimumNorm,
+            ends_when_found: true,
+            ..pace(Keep::Any, 1, 3, 9)
+        };
+        chain.count();
+        assert_eq!(chain.turn(&pace), Turn::Continue);
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.05], WRONG);
+        assert_eq!(chain.turn(&pace), Turn::Finished);
+        assert_eq!((chain.cells[0].robust, chain.cells[0].steps), (false, 2));
     }
 
     #[test]

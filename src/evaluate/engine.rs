@@ -121,13 +121,18 @@ pub(super) fn run(
     observer: &mut dyn Observer,
 ) -> Result<Ran, Error> {
     let Config { norm, bounds, .. } = *job.config;
+    let label = job.attack.label();
+    let label = job.ensemble.map_or(label.as_str(), |e| e.label);
+    let fitted = job.model.classes().and_then(|c| job.attack.for_classes(c));
+    let job = &match &fitted {
+        Some(attack) => job.of(attack.as_ref()),
+        None => *job,
+    };
     let slots = job.slots.min(job.samples()).max(1);
     let before = Instant::now();
     let program = Program::new(job.model, &gradient, job.attack, norm, bounds, slots)?;
     let setup_seconds = before.elapsed().as_secs_f64();
     drop(gradient);
-    let label = job.attack.label();
-    let label = job.ensemble.map_or(label.as_str(), |e| e.label);
     let mut engine = Engine {
         source: Source::new(job.model, job.data, bounds)?.first(job.most),
         capacity: program.slots(),
@@ -245,7 +250,7 @@ impl Engine<'_, '_> {
         };
         let judged_last =
             |chain: &Chain, point: &[f32]| goal == Goal::Radius || chain.is_nearer(norm, point);
-        let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
+        let (predictions, magnitudes) = (observed.predictions(), observed.magnitudes());
         let mut proposals = Vec::new();
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
         let share = spent / self.chains.len() as f64;
@@ -364,13 +369,25 @@ impl Engine<'_, '_> {
             epsilons: &config.epsilons,
             restarts: attack.restarts(),
             steps: attack.steps(),
-            targets: attack.targets(),
+            // Targets that take turns belong to every restart.
+            targets: if attack.targets_in_turn() {
+                0
+            } else {
+                attack.targets()
+            },
             near_enough: self.job.near_enough(),
+            ends_when_found: attack.ends_when_found(),
         };
         let mut slot = 0;
         while slot < self.chains.len() {
             match self.chains[slot].turn(&pace) {
-                Turn::Continue => slot += 1,
+                Turn::Continue => {
+                    if attack.targets_in_turn() {
+                        let target = self.chains[slot].target(attack.targets(), true);
+                        self.program.aim(slot, target)?;
+                    }
+                    slot += 1;
+                }
                 Turn::Begin => {
                     begin(self.job, &mut self.program, slot, &self.chains[slot])?;
                     slot += 1;
@@ -414,7 +431,7 @@ fn begin(job: &Job<'_>, program: &mut Program, slot: usize, chain: &Chain) -> Re
         point: &point,
         state: &state,
         label: chain.label,
-        target: chain.target(job.attack.targets()),
+        target: chain.target(job.attack.targets(), job.attack.targets_in_turn()),
         epsilon,
         step_size,
     };

@@ -160,6 +160,7 @@ impl Ledger<'_, '_> {
             label: chain.label,
             prediction,
             attack: self.label,
+            norm: self.config.norm,
             epsilon,
             point,
         };

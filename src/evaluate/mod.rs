@@ -152,6 +152,8 @@ pub struct Adversarial<'a> {
     pub prediction: u32,
     /// The attack that found it.
     pub attack: &'a str,
+    /// The norm of the threat model.
+    pub norm: Norm,
     /// The radius at which it was found.
     pub epsilon: f64,
     /// The point, in the units of the data.

@@ -348,6 +348,7 @@ impl Engine<'_, '_> {
             steps: attack.queries(),
             targets: 0,
             near_enough: self.job.near_enough(),
+            ends_when_found: false,
         };
         let mut position = 0;
         while position < self.slots.len() {
