@@ -69,12 +69,12 @@ fn a_sample_is_broken_exactly_where_one_of_the_attacks_breaks_it() {
 #[test]
 fn the_batch_size_changes_no_verdict() {
     let model = digits("standard");
-    let data = digits_data(&model, 12);
-    for (norm, radii) in BALLS {
+    let data = digits_data(&model, 6);
+    for (norm, [_, radius]) in BALLS {
         let verdicts = |size| {
             let config = Config {
                 batch_size: Some(size),
-                ..config("autoattack", norm, &radii)
+                ..config("autoattack", norm, &[radius])
             };
             let outcomes = run(&model, &data, &config).0.into_iter();
             outcomes

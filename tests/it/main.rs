@@ -8,6 +8,7 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod apgd;
 mod attack_forms;
 mod attacks;
 mod autoattack;
