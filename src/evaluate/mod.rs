@@ -278,13 +278,7 @@ pub fn evaluate(
             .iter()
             .map(|&epsilon| run_of(attack, config.norm, epsilon))
     });
-    let name = model
-        .path()
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let mut accumulator = Accumulator::new(name, runs.collect())?;
+    let mut accumulator = Accumulator::new(file_name(model), runs.collect())?;
     let (mut diagnostics, mut notes) = (Vec::new(), Vec::new());
     let mut progress = Progress {
         total: data.len() * config.attacks.attacks().len() as u64,
@@ -361,18 +355,11 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    let ascents: Vec<String> = config
-        .attacks
-        .attacks()
-        .iter()
-        .filter(|attack| match attack {
-            Planned::Gradient(attack) => attack.goal() == attack::Goal::Radius,
-            Planned::Query(_) => false,
-            Planned::Ensemble(_) => true,
-        })
-        .map(Planned::label)
-        .collect();
-    diagnostics.extend(diagnose::of_rows(&summary, &ascents, model.classes()));
+    diagnostics.extend(diagnose::of_rows(
+        &summary,
+        &ascents(config),
+        model.classes(),
+    ));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
@@ -382,6 +369,31 @@ pub fn evaluate(
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// The name of the model's file.
+fn file_name(model: &Model) -> String {
+    model
+        .path()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The attacks that climb within a radius, as the rows call them.
+fn ascents(config: &Config) -> Vec<String> {
+    config
+        .attacks
+        .attacks()
+        .iter()
+        .filter(|attack| match attack {
+            Planned::Gradient(attack) => attack.goal() == attack::Goal::Radius,
+            Planned::Query(_) => false,
+            Planned::Ensemble(_) => true,
+        })
+        .map(Planned::label)
+        .collect()
 }
 
 /// How many classes the attacks go toward, at most.
