@@ -406,6 +406,29 @@ mod tests {
     }
 
     #[test]
+    fn in_an_ensemble_a_search_ends_with_a_point_in_the_smallest_radius() {
+        let mut chain = chain();
+        chain.open = 2;
+        let pace = Pace {
+            goal: Goal::MinimumNorm,
+            near_enough: Some(RADII[0]),
+            ..pace(Keep::Any, 3, 4, 5)
+        };
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.15], WRONG);
+        assert_eq!(chain.turn(&pace), Turn::Continue, "0.1 may break yet");
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.1], WRONG);
+        // 0.1 in float32 is a little more than in float64.
+        assert_eq!(chain.turn(&pace), Turn::Continue);
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.09], WRONG);
+        assert_eq!(chain.turn(&pace), Turn::Finished);
+        let found: Vec<bool> = chain.cells.iter().map(|cell| cell.robust).collect();
+        assert_eq!(found, [false, false], "the third was broken before");
+    }
+
+    #[test]
     fn restarts_go_toward_the_classes_in_order_and_leave_out_those_that_are_not_there() {
         let mut chain = chain().toward(&[7, 4]);
         let pace = Pace {

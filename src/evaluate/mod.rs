@@ -278,13 +278,7 @@ pub fn evaluate(
             .iter()
             .map(|&epsilon| run_of(attack, config.norm, epsilon))
     });
-    let name = model
-        .path()
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let mut accumulator = Accumulator::new(name, runs.collect())?;
+    let mut accumulator = Accumulator::new(file_name(model), runs.collect())?;
     let (mut diagnostics, mut notes) = (Vec::new(), Vec::new());
     let mut progress = Progress {
         total: data.len() * config.attacks.attacks().len() as u64,
@@ -361,7 +355,11 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    diagnostics.extend(diagnose::of_rows(&summary, &ascents(config), model.classes()));
+    diagnostics.extend(diagnose::of_rows(
+        &summary,
+        &ascents(config),
+        model.classes(),
+    ));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
@@ -373,10 +371,22 @@ pub fn evaluate(
     })
 }
 
-/// The labels of the attacks that ascend the loss within a radius.
+/// The name of the model's file.
+fn file_name(model: &Model) -> String {
+    model
+        .path()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The attacks that climb within a radius, as the rows call them.
 fn ascents(config: &Config) -> Vec<String> {
-    let attacks = config.attacks.attacks().iter();
-    attacks
+    config
+        .attacks
+        .attacks()
+        .iter()
         .filter(|attack| match attack {
             Planned::Gradient(attack) => attack.goal() == attack::Goal::Radius,
             Planned::Query(_) => false,

@@ -112,6 +112,9 @@ fn every_point_counts_whatever_is_kept() {
     assert_eq!(run(&model, &data, &any).0, run(&model, &data, &last).0);
 }
 
+/// Of the first class; the second has them turned over.
+const WEIGHTS: [f32; 4] = [2.0, -1.0, 0.5, -0.25];
+
 /// A linear model of so many classes, all but the first two far away, and samples in the middle of the bounds.
 fn linear(folder: &Path, classes: usize) -> (Model, Dataset) {
     crate::runtime_ready();

@@ -9,7 +9,7 @@ size is halved where the loss rose in at most 75 % of the steps (the paper has: 
 ℓ2 the point z before momentum is rescaled into the ball and clipped, as in the authors' code).
 
 Arrays: `index` int64 [8] (row in digits-test.npz), `x` float32 [8, 1, 8, 8], `y` int64 [8], and `best_linf`, `best_l2` float64 [8, 100]: the largest
-cross-entropy of the first 1, 2, … 100 points.
+cross-entropy of the first 1, 2, … 100 points. The samples are the first ones whose curve is the same to 0.1 % when the same steps are done in float32.
 
 Made with torch 2.15.0.
 """
@@ -24,6 +24,8 @@ import attacks
 from make_attacks import classifier, test_set
 
 STEPS = 100
+SAMPLES = 8
+HANGS_ON_ROUNDING = 1e-3
 EPSILONS = {"linf": 0.15, "l2": 0.75}
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -88,16 +90,26 @@ def main():
     assert checkpoints(STEPS) == [22, 41, 57, 70, 80, 87, 93, 99]
     model = classifier("adversarial").double()
     x, y = test_set()
-    index = torch.nonzero(model(x.double()).argmax(1) == y).flatten()[:8]
+    rough = classifier("adversarial")
+    right = torch.nonzero(model(x.double()).argmax(1) == y).flatten().tolist()
+    index, found = [], {kind: [] for kind in EPSILONS}
+    for row in right:
+        curves = {}
+        for kind, epsilon in EPSILONS.items():
+            curves[kind] = np.array(ascend(model, x[row, None].double(), y[row, None], kind, epsilon))
+            single = np.array(ascend(rough, x[row, None], y[row, None], kind, epsilon))
+            if np.abs(single / curves[kind] - 1).max() > HANGS_ON_ROUNDING:
+                print(f"sample {row} hangs on rounding in {kind}")
+                break
+        else:
+            index.append(row)
+            for kind, curve in curves.items():
+                found[kind].append(curve)
+        if len(index) == SAMPLES:
+            break
+    found = {f"best_{kind}": np.array(curves) for kind, curves in found.items()}
     x, y = x[index], y[index]
-    found = {}
-    for kind, epsilon in EPSILONS.items():
-        curves = [ascend(model, sample[None].double(), label[None], kind, epsilon) for sample, label in zip(x, y)]
-        found[f"best_{kind}"] = np.array(curves)
-        rough = [ascend(classifier("adversarial"), sample[None], label[None], kind, epsilon) for sample, label in zip(x, y)]
-        apart = np.abs(np.array(rough) / found[f"best_{kind}"] - 1)
-        print(kind, "float32 is off by at most", apart.max(1))
-    np.savez(HERE / "apgd.npz", index=index.numpy(), x=x.numpy(), y=y.numpy(), **found)
+    np.savez(HERE / "apgd.npz", index=np.array(index), x=x.numpy(), y=y.numpy(), **found)
 
 
 if __name__ == "__main__":
