@@ -206,9 +206,21 @@ def interpret(proto, x):
             result = quantize(result + values[i[6]] * values[i[1]].reshape([]) * values[i[4]].reshape([-1]), i[7], i[8])
         elif kind == "QLinearMatMul":
             result = quantize(dequantize(*i[:3]) @ dequantize(*i[3:6]), i[6], i[7])
-        elif kind == "QLinearAdd":
-            result = quantize(dequantize(*i[:3]) + dequantize(*i[3:6]), i[6], i[7])
-        elif kind in ("QLinearAveragePool", "QLinearGlobalAveragePool"):
+        elif kind in ("QLinearAdd", "QLinearMul"):
+            a, b = dequantize(*i[:3]), dequantize(*i[3:6])
+            result = quantize(a + b if kind == "QLinearAdd" else a * b, i[6], i[7])
+        elif kind == "QLinearConcat":
+            parts = [dequantize(*i[first : first + 3]) for first in range(2, len(i), 3)]
+            result = quantize(torch.cat(parts, attributes["axis"]), i[0], i[1])
+        elif kind == "QLinearSoftmax":
+            result = quantize(dequantize(*i[:3]).softmax(attributes["axis"]), i[3], i[4])
+        elif kind == "QLinearLeakyRelu":
+            result = quantize(functional.leaky_relu(dequantize(*i[:3]), attributes["alpha"]), i[3], i[4])
+        elif kind == "QLinearSigmoid":
+            result = quantize(dequantize(*i[:3]).sigmoid(), i[3], i[4])
+        elif kind == "QLinearGlobalAveragePool":
+            result = quantize(dequantize(*i[:3]).mean((2, 3), keepdim=True), i[3], i[4])
+        elif kind == "QLinearAveragePool":
             result = quantize(functional.avg_pool2d(dequantize(*i[:3]), attributes["kernel_shape"], attributes["strides"]), i[3], i[4])
         elif kind == "Conv":
             result = conv(get(0), get(1), get(2), attributes)
@@ -228,6 +240,11 @@ def interpret(proto, x):
             result = get(0).flatten(1)
         elif kind == "Reshape":
             result = get(0).reshape([int(extent) if extent else get(0).shape[0] for extent in get(1)])
+        elif kind == "Transpose":
+            result = get(0).permute(attributes["perm"])
+        elif kind == "ReduceMean":
+            axes = attributes["axes"] if "axes" in attributes else [int(axis) for axis in get(1)]
+            result = get(0).mean(axes, keepdim=bool(attributes.get("keepdims", 1)))
         elif kind in ("Cast", "Identity"):
             result = get(0)
         else:
