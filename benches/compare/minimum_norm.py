@@ -94,6 +94,10 @@ def cases(arguments):
         "adv-lib ddn": lambda m, x, y: ddn(m, x, y, steps=steps, levels=None),
         "foolbox ddn": foolbox.DDNAttack(steps=steps),
     }
+    candidates = 9
+    for norm, attack in [("linf", foolbox.LinfDeepFoolAttack), ("l2", foolbox.L2DeepFoolAttack)]:
+        # Foolbox takes a first gradient once more than its steps, and one for each candidate.
+        yield "deepfool", norm, 50 * candidates, {"foolbox deepfool": attack(steps=50, candidates=candidates + 1)}
     targets = arguments.targets
     for norm in ORDER:
         yield f"fab:steps={steps},targets={targets}", norm, steps * targets, {
@@ -117,6 +121,7 @@ def main():
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--targets", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--networks", nargs="+", default=["Point", "PGDK"], choices=["Point", "PGDK"])
     parser.add_argument("--only", default="", help="attacks whose name starts so")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -126,7 +131,7 @@ def main():
     with np.load(arguments.data) as data:
         x = torch.tensor(data["x"][: arguments.samples].astype(np.float32) / np.float32(255))[:, None]
         y = torch.tensor(data["y"][: arguments.samples].astype(np.int64))
-    for name in ("Point", "PGDK"):
+    for name in arguments.networks:
         path = str(arguments.nets / f"convSmallRELU__{name}.onnx")
         model = network(path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

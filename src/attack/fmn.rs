@@ -59,9 +59,6 @@ const LAST_RADIUS_STEP: f64 = 0.001;
 /// The part of the first step size that the last one is.
 const LAST_STEP_SIZE: f64 = 0.01;
 
-/// What no float32 length but 0 is below.
-const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
-
 /// A distance that no sample has.
 const NEVER: f64 = 1e30;
 
@@ -159,7 +156,8 @@ impl Attack for Fmn {
 
         let distance = geometry::length(context.norm, pass.point - context.clean);
         let nearest = pass.adversarial.select(distance.min(nearest), nearest);
-        let boundary = distance + pass.loss.abs() / dual_length(context.norm, pass.gradient);
+        let boundary =
+            distance + pass.loss.abs() / geometry::dual_length(context.norm, pass.gradient);
         let outside = nearest.lt(NEVER).select(radius * (1.0 + part), boundary);
         let inside = (radius * (1.0 - part)).min(nearest);
         let radius = pass
@@ -179,16 +177,6 @@ impl Attack for Fmn {
             state: vec![step + 1.0, radius, nearest],
         }
     }
-}
-
-/// The length of a gradient in the norm that measures how fast the loss changes per unit of the threat's norm.
-fn dual_length(norm: Norm, gradient: Array<'_>) -> Array<'_> {
-    let dual = match norm {
-        Norm::Linf => Norm::L1,
-        Norm::L2 => Norm::L2,
-        Norm::L1 => Norm::Linf,
-    };
-    geometry::length(dual, gradient).max(SMALLEST)
 }
 
 #[cfg(test)]

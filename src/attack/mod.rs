@@ -9,10 +9,12 @@
 
 mod apgd;
 pub mod array;
+mod autoattack;
 mod boundary;
 mod crossing;
 mod cw;
 mod ddn;
+mod deepfool;
 mod error;
 mod expectation;
 mod fab;
@@ -37,9 +39,11 @@ mod square;
 
 pub use crate::loss::Loss;
 pub use apgd::Apgd;
+pub use autoattack::{AutoAttack, Stage, Version};
 pub use boundary::Boundary;
 pub use cw::Cw;
 pub use ddn::Ddn;
+pub use deepfool::DeepFool;
 pub use error::Error;
 pub use fab::Fab;
 pub use fgm::Fgm;
@@ -57,7 +61,7 @@ pub use square::Square;
 
 use crate::threat::Norm;
 use array::Array;
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// Every attack, in the order in which they are listed.
 pub const ATTACKS: &[AttackSpec] = &[
@@ -70,9 +74,11 @@ pub const ATTACKS: &[AttackSpec] = &[
     fmn::SPEC,
     ddn::SPEC,
     cw::SPEC,
+    deepfool::SPEC,
     square::SPEC,
     hopskipjump::SPEC,
     boundary::SPEC,
+    autoattack::SPEC,
 ];
 
 /// An attack with its parameters set: where to start, and how to get from one point to the next.
@@ -124,6 +130,21 @@ pub trait Attack: fmt::Debug + Send + Sync {
     /// Restarts toward a class that the model does not have are left out.
     fn targets(&self) -> u32 {
         0
+    }
+
+    /// Whether the target changes from one step to the next, instead of from one restart to the next.
+    fn targets_in_turn(&self) -> bool {
+        false
+    }
+
+    /// Whether a sample is done with its first misclassified point, in an attack that looks for the nearest one.
+    fn ends_when_found(&self) -> bool {
+        false
+    }
+
+    /// The attack as it is run on a model of so many classes, where that is not as it stands here.
+    fn for_classes(&self, _classes: usize) -> Option<Arc<dyn Attack>> {
+        None
     }
 
     /// The loss whose gradient the attack follows, upwards; with a target class, that class takes the place of all others.

@@ -22,6 +22,22 @@ pub(super) struct Cell {
     pub(super) not_finite: bool,
 }
 
+impl Cell {
+    /// What a sample comes to that is wrong as it is.
+    pub(super) fn wrong(clean: Clean) -> Self {
+        Cell {
+            prediction: clean.prediction,
+            loss: clean.loss,
+            robust: false,
+            distances: Distances::default(),
+            steps: 0,
+            restart: 0,
+            dead: false,
+            not_finite: false,
+        }
+    }
+}
+
 /// The nearest misclassified point that was judged.
 #[derive(Debug, Clone)]
 pub(super) struct Nearest {
@@ -41,6 +57,8 @@ pub(super) struct Chain {
     pub(super) clean: Vec<f32>,
     /// The data that it comes from, where an inner tensor is perturbed; empty elsewhere.
     pub(super) data: Vec<f32>,
+    /// How many ε are asked about, from the smallest; no more than there are.
+    pub(super) open: usize,
     /// The position of the current ε.
     pub(super) epsilon: usize,
     pub(super) restart: u32,
@@ -74,6 +92,10 @@ pub(super) struct Pace<'a> {
     pub(super) steps: u32,
     /// The classes that restarts go toward, 0 for none in particular.
     pub(super) targets: u32,
+    /// The distance at which a search for the nearest point ends.
+    pub(super) near_enough: Option<f64>,
+    /// Whether a sample is done with its first misclassified point.
+    pub(super) ends_when_found: bool,
 }
 
 /// What a slot does next.
@@ -95,6 +117,7 @@ impl Chain {
             label: item.label,
             verdict,
             clean: item.clean.to_vec(),
+            open: usize::MAX,
             epsilon: 0,
             restart: 0,
             step: 0,
@@ -126,9 +149,12 @@ impl Chain {
         }
     }
 
-    /// The class that this restart goes toward, of an attack that goes toward so many; the label where it goes toward none.
-    pub(super) fn target(&self, targets: u32) -> u32 {
-        let place = self.restart.checked_rem(targets);
+    /// The class that an attack goes toward, of so many: one in each restart, or one in each step where they take turns.
+    ///
+    /// The label where it goes toward none.
+    pub(super) fn target(&self, targets: u32, in_turn: bool) -> u32 {
+        let count = if in_turn { self.step } else { self.restart };
+        let place = count.checked_rem(targets);
         let target = place.and_then(|place| self.rivals.get(place as usize));
         target.copied().unwrap_or(self.label)
     }
@@ -219,19 +245,26 @@ impl Chain {
 
     /// Decides what comes next.
     pub(super) fn turn(&mut self, pace: &Pace) -> Turn {
-        let (keep, epsilons) = (pace.keep, pace.epsilons.len());
+        let epsilons = pace.epsilons.get(..self.open).unwrap_or(pace.epsilons);
+        let (keep, count) = (pace.keep, epsilons.len());
         let broken = self.is_broken();
-        let over = self.step == pace.steps || (broken && keep == Keep::Any);
+        let nearest = self.nearest.as_ref().zip(pace.near_enough);
+        let is_near = nearest.is_some_and(|(nearest, enough)| nearest.distance <= enough);
+        let found = is_near || (pace.ends_when_found && self.nearest.is_some());
+        let over = self.step == pace.steps || found || (broken && keep == Keep::Any);
         if !over {
             return Turn::Continue;
         }
         self.step = 0;
-        if !broken && let Some(restart) = self.next_restart(pace) {
+        if !broken
+            && !found
+            && let Some(restart) = self.next_restart(pace)
+        {
             self.restart = restart;
             return Turn::Begin;
         }
         if pace.goal == Goal::MinimumNorm {
-            self.close_nearest(pace.epsilons);
+            self.close_nearest(epsilons);
             if let (Some(bracket), Some(cell)) = (&mut self.bracket, self.cells.last()) {
                 // One search tells all that there is; what it did not find, it did not withstand.
                 let _ = bracket.narrow((!cell.robust).then_some(cell.distances));
@@ -252,12 +285,12 @@ impl Chain {
         if broken && keep == Keep::Any {
             // A point in this ball is in every larger one.
             if let Some(last) = self.cells.last().copied() {
-                self.cells.resize(epsilons, Cell { steps: 0, ..last });
+                self.cells.resize(count, Cell { steps: 0, ..last });
             }
         }
         self.restart = 0;
         self.epsilon = self.cells.len();
-        if self.epsilon < epsilons {
+        if self.epsilon < count {
             Turn::Begin
         } else {
             Turn::Finished
@@ -340,6 +373,8 @@ mod tests {
             restarts,
             steps,
             targets: 0,
+            near_enough: None,
+            ends_when_found: false,
         }
     }
 
@@ -377,16 +412,43 @@ mod tests {
             targets: 3,
             ..pace(Keep::Any, 1, 6, 1)
         };
-        let mut targets = vec![chain.target(3)];
+        let mut targets = vec![chain.target(3, false)];
         loop {
             chain.count();
             chain.judged(&[0.5], RIGHT);
             if chain.turn(&pace) == Turn::Finished {
                 break;
             }
-            targets.push(chain.target(3));
+            targets.push(chain.target(3, false));
         }
         assert_eq!(targets, [7, 4, 7, 4]);
+    }
+
+    #[test]
+    fn targets_that_take_turns_change_with_each_step() {
+        let mut chain = chain().toward(&[7, 4]);
+        let mut targets = Vec::new();
+        for _ in 0..4 {
+            targets.push(chain.target(2, true));
+            chain.count();
+        }
+        assert_eq!(targets, [7, 4, 7, 4]);
+    }
+
+    #[test]
+    fn an_attack_that_ends_when_it_has_found_something_does_not_go_on() {
+        let mut chain = chain();
+        let pace = Pace {
+            goal: Goal::MinimumNorm,
+            ends_when_found: true,
+            ..pace(Keep::Any, 1, 3, 9)
+        };
+        chain.count();
+        assert_eq!(chain.turn(&pace), Turn::Continue);
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.05], WRONG);
+        assert_eq!(chain.turn(&pace), Turn::Finished);
+        assert_eq!((chain.cells[0].robust, chain.cells[0].steps), (false, 2));
     }
 
     #[test]

@@ -190,9 +190,8 @@ fn gradients_straight_through_are_those_of_the_dequantised_model() {
     for name in ROUNDED {
         let model = open(name, &straight_through());
         let (errors, dtypes) = gradient_errors(name, &model);
-        // Averages of whole numbers end in a half, and on which side they are rounded is a matter of the last bit.
-        assert!(errors[3] <= 1e-3, "{name}: {errors:?}");
-        assert!(errors[7] <= 0.15, "{name}: {errors:?}");
+        // No value of these samples is near a half that is rounded, so no sample may be off by a step.
+        assert!(errors[7] <= 1e-4, "{name}: {errors:?}");
         assert_eq!(dtypes, [DType::F32, DType::F32], "{name}");
     }
 }

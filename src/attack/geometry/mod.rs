@@ -18,6 +18,9 @@ use crate::threat::Norm;
 /// More than any length that counts, and small enough that sums over a sample do not overflow.
 const FAR: f64 = 1e30;
 
+/// What no float32 length but 0 is below.
+const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+
 /// The perturbation of length 1 in `norm` that raises the loss most, to first order, without regard to bounds.
 ///
 /// ℓ∞: sign(g). ℓ2: g/‖g‖₂. ℓ1: the sign of the first largest |g|, in its place alone.
@@ -74,6 +77,17 @@ pub fn length(norm: Norm, perturbation: Array<'_>) -> Array<'_> {
         Norm::L2 => l2::length(perturbation),
         Norm::L1 => perturbation.abs().sum(),
     }
+}
+
+/// The length of a gradient in the norm that measures how fast the loss changes per unit of the threat's norm, `[n, 1]`, never 0.
+#[must_use]
+pub fn dual_length(norm: Norm, gradient: Array<'_>) -> Array<'_> {
+    let dual = match norm {
+        Norm::Linf => Norm::L1,
+        Norm::L2 => Norm::L2,
+        Norm::L1 => Norm::Linf,
+    };
+    length(dual, gradient).max(SMALLEST)
 }
 
 /// The distance from the clean sample of the farthest point within the bounds, `[n, 1]`; very large where there are none.

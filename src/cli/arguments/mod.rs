@@ -137,7 +137,7 @@ pub struct RuntimeArguments {
     /// Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Threads per operator [default: the runtime's own choice]
+    /// Threads that compute at the same time [default: one per core]
     #[arg(long, value_name = "N", value_parser = values::above_zero::<NonZeroUsize>, allow_negative_numbers = true)]
     pub threads: Option<NonZeroUsize>,
     /// The ONNX Runtime library to load [default: found or downloaded, see `mohs doctor`]

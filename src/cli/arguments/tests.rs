@@ -332,7 +332,7 @@ fn help_of_evaluate() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -493,7 +493,7 @@ fn help_of_gradient() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -717,7 +717,7 @@ fn help_of_train() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -800,7 +800,7 @@ fn help_of_demo() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -842,7 +842,7 @@ fn help_of_doctor() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see

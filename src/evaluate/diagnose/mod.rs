@@ -31,6 +31,8 @@ pub(super) struct Tally {
 /// One attack of an evaluation, as far as diagnostics need it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trial<'a> {
+    /// What it is called in the rows: the attack's own label, or that of its ensemble.
+    pub(super) label: &'a str,
     pub(super) attack: &'a dyn Attack,
     pub(super) norm: Norm,
     pub(super) epsilons: &'a [f64],
@@ -149,7 +151,7 @@ impl Trial<'_> {
     ) -> Diagnostic {
         Diagnostic {
             kind,
-            attack: Some(self.attack.label()),
+            attack: Some(self.label.to_owned()),
             norm: Some(self.norm),
             epsilons,
             figure,
@@ -301,6 +303,7 @@ mod tests {
     fn trial(attack: &str, tallies: [Tally; 3]) -> Vec<Diagnostic> {
         let plan = AttackPlan::parse(attack).unwrap();
         let trial = Trial {
+            label: &plan.attacks()[0].label(),
             attack: plan.attacks()[0].gradient().unwrap().as_ref(),
             norm: Norm::Linf,
             epsilons: &EPSILONS,
