@@ -127,7 +127,7 @@ pub struct EvaluateArguments {
     #[command(flatten)]
     pub model: ModelArguments,
 
-    /// The data set: .npz, .csv, CIFAR .bin, a folder of images, or two .npy or IDX files (samples,labels)
+    /// The data set: .npz, .csv, .parquet, CIFAR .bin, a folder of images, or two .npy or IDX files (samples,labels)
     #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
     pub data: DataPaths,
     /// How the data set is read.

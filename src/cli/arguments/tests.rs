@@ -195,8 +195,8 @@ fn help_of_evaluate() {
 
     Data:
           --data <DATA[,LABELS]>
-              The data set: .npz, .csv, CIFAR .bin, a folder of images, or two .npy
-              or IDX files (samples,labels)
+              The data set: .npz, .csv, .parquet, CIFAR .bin, a folder of images, or
+              two .npy or IDX files (samples,labels)
 
           --x-key <KEY>
               The name of the samples in an .npz file [default: x]
