@@ -97,9 +97,6 @@ fn the_batch_size_changes_no_verdict() {
     }
 }
 
-/// A linear model of two classes: the margin is this times the sample.
-const WEIGHTS: [f32; 4] = [2.0, -1.0, 0.5, -0.25];
-
 #[test]
 fn every_point_counts_whatever_is_kept() {
     let model = digits("standard");
