@@ -9,6 +9,7 @@
 
 mod apgd;
 pub mod array;
+mod autoattack;
 mod boundary;
 mod crossing;
 mod cw;
@@ -38,6 +39,7 @@ mod square;
 
 pub use crate::loss::Loss;
 pub use apgd::Apgd;
+pub use autoattack::{AutoAttack, Stage, Version};
 pub use boundary::Boundary;
 pub use cw::Cw;
 pub use ddn::Ddn;
@@ -76,6 +78,7 @@ pub const ATTACKS: &[AttackSpec] = &[
     square::SPEC,
     hopskipjump::SPEC,
     boundary::SPEC,
+    autoattack::SPEC,
 ];
 
 /// An attack with its parameters set: where to start, and how to get from one point to the next.

@@ -1,7 +1,7 @@
 //! The attacks that a user asked for.
 
 use super::spec::{did_you_mean, list};
-use super::{ATTACKS, Attack, AttackSpec, Error, QueryAttack};
+use super::{ATTACKS, Attack, AttackSpec, AutoAttack, Error, QueryAttack};
 use crate::threat::{Norm, parse_number};
 use std::sync::Arc;
 use toml::{Table, Value};
@@ -19,6 +19,8 @@ pub enum Planned {
     Gradient(Arc<dyn Attack>),
     /// One that needs none.
     Query(Arc<dyn QueryAttack>),
+    /// Several, each on the samples that those before it left.
+    Ensemble(Arc<AutoAttack>),
 }
 
 impl Planned {
@@ -28,6 +30,7 @@ impl Planned {
         match self {
             Planned::Gradient(attack) => attack.name(),
             Planned::Query(attack) => attack.name(),
+            Planned::Ensemble(ensemble) => ensemble.name(),
         }
     }
 
@@ -37,6 +40,7 @@ impl Planned {
         match self {
             Planned::Gradient(attack) => attack.label(),
             Planned::Query(attack) => attack.label(),
+            Planned::Ensemble(ensemble) => ensemble.label(),
         }
     }
 
@@ -48,6 +52,8 @@ impl Planned {
         match self {
             Planned::Gradient(attack) => attack.check(),
             Planned::Query(attack) => attack.check(),
+            // It has no numbers to choose.
+            Planned::Ensemble(_) => Ok(()),
         }
     }
 
@@ -59,24 +65,48 @@ impl Planned {
         match self {
             Planned::Gradient(attack) => attack.check_norm(norm),
             Planned::Query(attack) => attack.check_norm(norm),
+            Planned::Ensemble(_) => {
+                let mut parts = self.parts(norm).into_iter();
+                parts.try_for_each(|part| part.check_norm(norm))
+            }
         }
     }
 
-    /// Gradient evaluations, or queries, of a restart.
+    /// Gradient evaluations, or queries, of a restart; of an ensemble, added up over its attacks.
     #[must_use]
-    pub fn steps(&self) -> u32 {
+    pub fn steps(&self, norm: Norm) -> u32 {
         match self {
             Planned::Gradient(attack) => attack.steps(),
             Planned::Query(attack) => attack.queries(),
+            Planned::Ensemble(_) => self.sum(norm, Planned::steps),
         }
     }
 
-    /// How often the attack is run on a sample that it has not broken yet.
+    /// How often the attack is run on a sample that it has not broken yet; of an ensemble, added up over its attacks.
     #[must_use]
-    pub fn restarts(&self) -> u32 {
+    pub fn restarts(&self, norm: Norm) -> u32 {
         match self {
             Planned::Gradient(attack) => attack.restarts(),
             Planned::Query(attack) => attack.restarts(),
+            Planned::Ensemble(_) => self.sum(norm, Planned::restarts),
+        }
+    }
+
+    fn sum(&self, norm: Norm, of: fn(&Planned, Norm) -> u32) -> u32 {
+        let parts = self.parts(norm);
+        let counts = parts.iter().map(|part| of(part, norm));
+        counts.fold(0, u32::saturating_add)
+    }
+
+    /// The attacks that are run: those of an ensemble, or the attack itself.
+    #[must_use]
+    pub fn parts(&self, norm: Norm) -> Vec<Planned> {
+        match self {
+            Planned::Gradient(_) | Planned::Query(_) => vec![self.clone()],
+            Planned::Ensemble(ensemble) => {
+                let stages = ensemble.stages(norm).into_iter();
+                stages.map(|stage| stage.attack).collect()
+            }
         }
     }
 
@@ -85,7 +115,7 @@ impl Planned {
     pub fn gradient(&self) -> Option<&Arc<dyn Attack>> {
         match self {
             Planned::Gradient(attack) => Some(attack),
-            Planned::Query(_) => None,
+            Planned::Query(_) | Planned::Ensemble(_) => None,
         }
     }
 }
@@ -155,6 +185,13 @@ impl AttackPlan {
             .map(|(name, table)| (find(name)?.build)(table))
             .collect::<Result<Vec<_>, _>>()?;
         AttackPlan::new(attacks)
+    }
+
+    /// The attacks that are run, those of an ensemble one by one.
+    #[must_use]
+    pub fn parts(&self, norm: Norm) -> Vec<Planned> {
+        let attacks = self.attacks.iter();
+        attacks.flat_map(|attack| attack.parts(norm)).collect()
     }
 
     /// The attacks, in order.

@@ -1,10 +1,11 @@
 //! `--save-adversarial`: the adversarial examples of an evaluation as an `.npz` file.
 //!
 //! Arrays, one entry per example in the order in which they were found: `x` float32 [k, …] in the units of the data, `index`, `label`,
-//! `prediction` int64 [k], `epsilon` float64 [k], and `attack` int64 [k], a position in `attacks` (the labels, one per line, as uint8).
+//! `prediction` int64 [k], `epsilon` float64 [k], `norm` float64 [k] (∞, 2 or 1), and `attack` int64 [k], a position in `attacks` (the labels, one per line, as uint8).
 
 use super::output::OutputFile;
 use crate::evaluate::Adversarial;
+use crate::outcome::Norm;
 use ndarray::{Array1, ArrayViewD, IxDyn};
 use ndarray_npy::{WriteNpyError, WriteNpyExt};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -20,6 +21,7 @@ pub(super) struct AdversarialWriter {
     label: Vec<i64>,
     prediction: Vec<i64>,
     epsilon: Vec<f64>,
+    norm: Vec<f64>,
     attack: Vec<i64>,
     attacks: Vec<String>,
 }
@@ -35,6 +37,7 @@ impl AdversarialWriter {
             label: Vec::new(),
             prediction: Vec::new(),
             epsilon: Vec::new(),
+            norm: Vec::new(),
             attack: Vec::new(),
             attacks: Vec::new(),
         })
@@ -58,6 +61,12 @@ impl AdversarialWriter {
         self.label.push(found.label.into());
         self.prediction.push(found.prediction.into());
         self.epsilon.push(found.epsilon);
+        self.norm.push(match found.norm {
+            Norm::Linf => f64::INFINITY,
+            Norm::L2 => 2.0,
+            Norm::L1 => 1.0,
+            Norm::L0 => 0.0,
+        });
         self.attack.push(i64::try_from(attack).unwrap_or(i64::MAX));
         Ok(())
     }
@@ -106,6 +115,7 @@ impl AdversarialWriter {
         member!("label", Array1::from(self.label));
         member!("prediction", Array1::from(self.prediction));
         member!("epsilon", Array1::from(self.epsilon));
+        member!("norm", Array1::from(self.norm));
         member!("attack", Array1::from(self.attack));
         member!("attacks", Array1::from(names));
         archive.finish()?;

@@ -8,6 +8,7 @@ use super::progress::Progress;
 use super::recorder::{Files, default_formats};
 use super::session;
 use super::terminal::{print, stdout_style};
+use super::threats::Threats;
 use crate::attack::AttackPlan;
 use crate::data::{self, Dataset, Source};
 use crate::evaluate::Config;
@@ -148,10 +149,11 @@ fn attack(
         .or_bad_input()?;
     let name = model.path().file_stem().unwrap_or_default();
     let progress = Progress::new(verbosity).labelled(&format!("{} {norm}", name.to_string_lossy()));
+    let threats = Threats::single(config, epsilons.clone());
     let work = Work {
         model,
         dataset: &dataset,
-        config: &config,
+        threats: &threats,
         gradient: None,
     };
     let remarks = Remarks {

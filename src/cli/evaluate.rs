@@ -1,6 +1,6 @@
 //! `mohs evaluate`: attacks a model and reports how robust it is.
 
-use super::arguments::{BatchSize, EvaluateArguments, Keep, ModelArguments, Verbosity};
+use super::arguments::{EvaluateArguments, ModelArguments, Verbosity};
 use super::dataset;
 use super::exit::{Blame, Failure};
 use super::github;
@@ -12,13 +12,14 @@ use super::provenance;
 use super::recorder::{Files, Recorder, written};
 use super::session;
 use super::terminal::{print, stdout_style};
-use crate::attack::AttackPlan;
+use super::threats::{Threats, bounds};
 use crate::data::{self, Dataset};
-use crate::evaluate::{self, Adversarial, Config, Observer, ObserverError, Report};
+use crate::evaluate::{self, Adversarial, Observer, ObserverError, Report};
 use crate::model::{GradientGraph, Model, slope};
-use crate::outcome::{Comparison, SampleOutcome, Sheet, Summary, Verdict};
+use crate::outcome::{Comparison, Norm, SampleOutcome, Sheet, Summary, Verdict};
 use crate::report::{Document, table, verdict};
-use crate::threat::{Bounds, Epsilon};
+use crate::threat::Epsilon;
+use anyhow::anyhow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -27,11 +28,11 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
     let mut prepared = Prepared::new(arguments)?;
     let files = std::mem::take(&mut prepared.files);
     let search = Search::open(arguments, files.folder())?;
-    let evaluated = if prepared.epsilons.is_empty() {
-        None
-    } else {
+    let evaluated = if prepared.threats.has_radii() {
         let progress = Progress::new(verbosity);
         Some(perform(&prepared.work(), files, &progress, None)?)
+    } else {
+        None
     };
     let searched = search.map(|search| search.run(&prepared, verbosity));
     let (found, file) = searched.transpose()?.unwrap_or_default();
@@ -39,7 +40,7 @@ pub(super) fn run(arguments: &EvaluateArguments, verbosity: Verbosity) -> Result
     let document = match evaluated {
         Some(evaluated) => {
             let remarks = Remarks {
-                epsilons: prepared.epsilons.clone(),
+                epsilons: prepared.threats.epsilons(),
                 parameters: provenance::asked(arguments),
                 files,
                 ..Remarks::default()
@@ -93,15 +94,14 @@ pub(super) struct Prepared {
     pub(super) model: Model,
     pub(super) dataset: Dataset,
     pub(super) gradient: Option<GradientGraph>,
-    pub(super) config: Config,
-    pub(super) epsilons: Vec<Epsilon>,
+    pub(super) threats: Threats,
     pub(super) files: Files,
 }
 
 impl Prepared {
     /// Opens everything that the arguments name.
     pub(super) fn new(arguments: &EvaluateArguments) -> Result<Self, Failure> {
-        let config = config(arguments)?;
+        let threats = Threats::new(arguments)?;
         dataset::require(&arguments.data)?;
         if let Some(path) = &arguments.gradient {
             missing::require(path, &[".onnx"])?;
@@ -119,8 +119,7 @@ impl Prepared {
             model,
             dataset,
             gradient,
-            config,
-            epsilons: radii(arguments),
+            threats,
             files,
         })
     }
@@ -130,40 +129,10 @@ impl Prepared {
         Work {
             model: &self.model,
             dataset: &self.dataset,
-            config: &self.config,
+            threats: &self.threats,
             gradient: self.gradient.as_ref(),
         }
     }
-}
-
-/// The radii as they were written, ascending.
-pub(super) fn radii(arguments: &EvaluateArguments) -> Vec<Epsilon> {
-    let mut epsilons = arguments.epsilon.clone();
-    epsilons.sort_by(|a, b| a.value().total_cmp(&b.value()));
-    epsilons
-}
-
-/// What is asked of the evaluation; opens nothing.
-pub(super) fn config(arguments: &EvaluateArguments) -> Result<Config, Failure> {
-    arguments.check().or_bad_input()?;
-    let attacks = AttackPlan::parse(&arguments.attack.join(",")).or_bad_input()?;
-    attacks.check_norm(arguments.norm).or_bad_input()?;
-    Ok(Config {
-        attacks,
-        norm: arguments.norm,
-        epsilons: radii(arguments).iter().map(Epsilon::value).collect(),
-        bounds: bounds(arguments),
-        keep: match arguments.keep {
-            Keep::Any => evaluate::Keep::Any,
-            Keep::Last => evaluate::Keep::Last,
-        },
-        seed: arguments.seed,
-        batch_size: match arguments.batch_size {
-            BatchSize::Auto => None,
-            BatchSize::Fixed(size) => Some(size.get()),
-        },
-        keep_softmax: arguments.model.keep_softmax,
-    })
 }
 
 /// The model, to be attacked where the arguments say.
@@ -204,11 +173,11 @@ pub(super) fn fitted(
 }
 
 /// What an evaluation runs on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Work<'a> {
     pub(super) model: &'a Model,
     pub(super) dataset: &'a Dataset,
-    pub(super) config: &'a Config,
+    pub(super) threats: &'a Threats,
     pub(super) gradient: Option<&'a GradientGraph>,
 }
 
@@ -254,28 +223,36 @@ impl Evaluated {
     }
 }
 
-/// Evaluates, noting outcomes in `sheet` where there is one, and says what was decided on the way.
+/// Evaluates in each norm, noting outcomes in `sheet` where there is one, and says what was decided on the way.
 pub(super) fn perform(
     work: &Work<'_>,
     files: Files,
     progress: &Progress,
     sheet: Option<&mut Sheet>,
 ) -> Result<Evaluated, Failure> {
-    let mut recorder = Recorder::new(files, work.model)?;
+    let norms: Vec<Norm> = work.threats.each.iter().map(|config| config.norm).collect();
+    let mut recorder = Recorder::new(files, work.model, &norms)?;
     let mut observer = Watching {
         recorder: &mut recorder,
         progress,
         sheet,
     };
-    let Work {
-        model,
-        dataset,
-        config,
-        gradient,
-    } = *work;
-    let report = evaluate::evaluate(model, dataset, config, gradient, &mut observer);
+    let mut whole: Option<Report> = None;
+    for config in &work.threats.each {
+        if norms.len() > 1 {
+            progress.restart(config.norm.name());
+        }
+        let (model, dataset) = (work.model, work.dataset);
+        let report = evaluate::evaluate(model, dataset, config, work.gradient, &mut observer);
+        let report = report.inspect_err(|_| progress.finish()).map_err(blame)?;
+        whole = Some(match whole {
+            None => report,
+            Some(whole) => joined(whole, report),
+        });
+    }
     progress.finish();
-    let report = report.map_err(blame)?;
+    let mut report = whole.ok_or_else(|| Failure::bad_input(anyhow!("give --norm a norm")))?;
+    report.notes.extend_from_slice(&work.threats.notes);
     for note in &report.notes {
         tracing::info!("{note}");
     }
@@ -286,6 +263,37 @@ pub(super) fn perform(
         100.0 * report.runtime_seconds / running
     );
     Ok(Evaluated { report, recorder })
+}
+
+/// One report after another, of the same model in another norm: what was found of the model itself is said once.
+fn joined(first: Report, second: Report) -> Report {
+    let Report {
+        mut summary,
+        mut diagnostics,
+        mut notes,
+        seconds,
+        setup_seconds,
+        runtime_seconds,
+    } = first;
+    summary.extend(second.summary);
+    for found in second.diagnostics {
+        if !diagnostics.contains(&found) {
+            diagnostics.push(found);
+        }
+    }
+    for note in second.notes {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    Report {
+        summary,
+        diagnostics,
+        notes,
+        seconds: seconds + second.seconds,
+        setup_seconds: setup_seconds + second.setup_seconds,
+        runtime_seconds: runtime_seconds + second.runtime_seconds,
+    }
 }
 
 /// The recorder with a progress bar.
@@ -353,14 +361,6 @@ fn open_gradient(path: &Path, model: &Model, dataset: &Dataset) -> Result<Gradie
         labels: &batch.labels,
     };
     GradientGraph::open(path, model, &samples).map_err(session::blame)
-}
-
-/// The bounds of what is perturbed: those of the data say nothing of an inner tensor.
-fn bounds(arguments: &EvaluateArguments) -> Bounds {
-    match arguments.model.wrt {
-        Some(_) => Bounds::NONE,
-        None => arguments.bounds,
-    }
 }
 
 /// Whose fault an error of the evaluation is.

@@ -13,11 +13,11 @@ use super::progress::Progress;
 use super::provenance;
 use super::recorder::Files;
 use super::terminal::{print, stdout_style};
+use super::threats::Threats;
 use super::{missing, reports};
 use crate::data::Dataset;
-use crate::evaluate::Config;
 use crate::gate::Measured;
-use crate::outcome::{Comparison, Norm, Sheet, Summary, Verdict};
+use crate::outcome::{Comparison, Sheet, Summary, Verdict};
 use crate::report::{comparison, verdict};
 use anyhow::anyhow;
 use std::ffi::OsString;
@@ -32,15 +32,14 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     let thresholds = arguments.gate.thresholds();
     let baseline = arguments.gate.baseline.as_deref();
     // Everything that can be refused is, before anything runs.
-    let config = evaluate::config(&arguments.evaluate)?;
-    let radii = evaluate::radii(&arguments.evaluate);
-    if radii.is_empty() {
+    let threats = Threats::new(&arguments.evaluate)?;
+    if !threats.has_radii() {
         return Err(Failure::bad_input(anyhow!(
             "a gate needs radii to attack at: give --epsilon"
         )));
     }
     thresholds
-        .check(config.norm, &radii, baseline.is_some())
+        .check(&threats.radii, baseline.is_some())
         .or_bad_input()?;
     let earlier = baseline.map(read_baseline).transpose()?.flatten();
     let mut prepared = Prepared::new(&arguments.evaluate)?;
@@ -55,12 +54,12 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
             let samples = first..first + prepared.dataset.len();
             let name = path.display().to_string();
             sheet
-                .require(&name, &cells(&prepared.config), samples)
+                .require(&name, &prepared.threats.cells(), samples)
                 .or_bad_input()?;
             Some((name, sheet))
         }
         (Some(path), None) => {
-            let sheet = evaluate_baseline(path, &arguments.evaluate, &prepared.config, verbosity)?;
+            let sheet = evaluate_baseline(path, &arguments.evaluate, &prepared.threats, verbosity)?;
             Some((path.display().to_string(), sheet))
         }
     };
@@ -89,7 +88,7 @@ pub(super) fn run(arguments: &GateArguments, verbosity: Verbosity) -> Result<(),
     let (found, file) = searched.transpose()?.unwrap_or_default();
     further.extend(file);
     let remarks = Remarks {
-        epsilons: prepared.epsilons.clone(),
+        epsilons: prepared.threats.epsilons(),
         verdict: Some(verdict),
         comparison: compared,
         parameters: provenance::asked(&arguments.evaluate),
@@ -142,23 +141,11 @@ fn read_baseline(path: &Path) -> Result<Option<Sheet>, Failure> {
     }
 }
 
-/// What the plan will evaluate.
-fn cells(config: &Config) -> Vec<(String, Norm, f64)> {
-    let attacks = config.attacks.attacks().iter();
-    let labels = attacks.map(crate::attack::Planned::label);
-    labels
-        .flat_map(|label| {
-            let radii = config.epsilons.iter();
-            radii.map(move |&epsilon| (label.clone(), config.norm, epsilon))
-        })
-        .collect()
-}
-
 /// The baseline model under the same attacks on the same samples, its own gradient derived.
 fn evaluate_baseline(
     path: &Path,
     arguments: &EvaluateArguments,
-    config: &Config,
+    threats: &Threats,
     verbosity: Verbosity,
 ) -> Result<Sheet, Failure> {
     let model = ModelArguments {
@@ -172,7 +159,7 @@ fn evaluate_baseline(
     let work = Work {
         model: &model,
         dataset: &dataset,
-        config,
+        threats,
         gradient: None,
     };
     let mut sheet = Sheet::new();

@@ -43,7 +43,7 @@ impl Search {
         let rows = minimal_epsilon(
             &prepared.model,
             &prepared.dataset,
-            &prepared.config,
+            &prepared.threats.common,
             self.range,
             prepared.gradient.as_ref(),
             &mut Showing(&progress),

@@ -29,6 +29,7 @@ mod recorder;
 mod reports;
 mod session;
 pub mod terminal;
+mod threats;
 mod train;
 
 use arguments::{Arguments, Command};

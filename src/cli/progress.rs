@@ -53,6 +53,13 @@ impl Progress {
         self
     }
 
+    /// Begins anew for the next of several runs, with a few words before the bar.
+    pub fn restart(&self, label: &str) {
+        self.bar.reset();
+        self.bar.set_message("");
+        self.bar.set_prefix(format!("{label} "));
+    }
+
     /// Shows a new position. Cheap enough to be called after every batch: the bar draws itself a few times a second at most.
     pub fn update(&self, position: Position) {
         self.bar.set_length(position.total);

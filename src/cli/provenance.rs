@@ -48,7 +48,7 @@ pub(super) fn of(
     asked: BTreeMap<String, String>,
     with_digests: bool,
 ) -> Result<Provenance, Failure> {
-    let (model, config) = (work.model, work.config);
+    let (model, config) = (work.model, &work.threats.common);
     let session = model.session_options();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let mut models = vec![FileRecord {
@@ -91,21 +91,33 @@ pub(super) fn of(
 
 /// What a run is determined by beside files, seed and attacks.
 fn parameters(work: &Work<'_>) -> BTreeMap<String, String> {
-    let (model, dataset, config) = (work.model, work.dataset, work.config);
+    let (model, dataset, config) = (work.model, work.dataset, &work.threats.common);
     let session = model.session_options();
     let bounds = if config.bounds == Bounds::NONE {
         "none".to_owned()
     } else {
         format!("{},{}", config.bounds.low, config.bounds.high)
     };
+    let each = &work.threats.each;
+    let norms: Vec<&str> = each.iter().map(|config| config.norm.name()).collect();
+    let radii: Vec<String> = each
+        .iter()
+        .flat_map(|config| {
+            let name = |epsilon: &f64| match each.len() {
+                1 => epsilon.to_string(),
+                _ => format!("{}:{epsilon}", config.norm),
+            };
+            config.epsilons.iter().map(name)
+        })
+        .collect();
     let automatic = |value: Option<usize>| value.map_or("auto".to_owned(), |n| n.to_string());
     let keep = match config.keep {
         Keep::Any => "any",
         Keep::Last => "last",
     };
     let pairs = [
-        ("norm", config.norm.to_string()),
-        ("epsilon", joined(&config.epsilons)),
+        ("norm", norms.join(",")),
+        ("epsilon", radii.join(",")),
         ("bounds", bounds),
         ("keep", keep.to_owned()),
         ("batch_size", automatic(config.batch_size)),

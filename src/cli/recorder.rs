@@ -8,7 +8,7 @@ use super::output::{OutputFile, OutputFolder, commit, distinct};
 use crate::data::Dataset;
 use crate::evaluate::Adversarial;
 use crate::model::Model;
-use crate::outcome::SampleOutcome;
+use crate::outcome::{Norm, SampleOutcome};
 use crate::report::csv::SamplesWriter;
 use crate::report::{Document, Example, FORMATS, Format, ImageLayout};
 use crate::threat::Bounds;
@@ -112,11 +112,12 @@ pub(super) struct Recorder {
     adversarial: Option<AdversarialWriter>,
     samples: Option<SamplesWriter<OutputFile>>,
     rendered: Vec<(&'static dyn Format, OutputFile)>,
-    gallery: Option<Gallery>,
+    galleries: Vec<Gallery>,
 }
 
 impl Recorder {
-    pub(super) fn new(files: Files, model: &Model) -> Result<Self, Failure> {
+    /// For an evaluation in these norms.
+    pub(super) fn new(files: Files, model: &Model, norms: &[Norm]) -> Result<Self, Failure> {
         let adversarial = files
             .adversarial
             .map(|file| AdversarialWriter::new(file, model.sample_shape()));
@@ -128,9 +129,10 @@ impl Recorder {
                 .map(SamplesWriter::new)
                 .transpose()
                 .or_bad_input()?,
-            gallery: layout
+            galleries: layout
                 .filter(|_| !files.rendered.is_empty())
-                .map(Gallery::new),
+                .map(|layout| Gallery::of_each(layout, norms))
+                .unwrap_or_default(),
             rendered: files.rendered,
             adversarial: adversarial.transpose().or_bad_input()?,
         })
@@ -151,7 +153,8 @@ impl Recorder {
 
     /// Notes an adversarial example.
     pub(super) fn adversarial(&mut self, found: &Adversarial<'_>) -> io::Result<()> {
-        if let Some(gallery) = &mut self.gallery {
+        let mut galleries = self.galleries.iter_mut();
+        if let Some(gallery) = galleries.find(|gallery| gallery.norm == found.norm) {
             gallery.add(found);
         }
         match &mut self.adversarial {
@@ -174,8 +177,8 @@ impl Recorder {
         if let Some(samples) = self.samples {
             done.push(samples.finish().or_bad_input()?);
         }
-        if let Some(gallery) = self.gallery {
-            document.examples = gallery.examples(work)?;
+        for gallery in self.galleries {
+            document.examples.extend(gallery.examples(work)?);
         }
         for (format, mut file) in self.rendered {
             let bytes = format.render(&document).or_bad_input()?;
@@ -187,9 +190,12 @@ impl Recorder {
     }
 }
 
-/// The most fragile samples: one example of each, those at the smallest ε, in the order of the data where that is the same.
+/// The most fragile samples in a norm: one example of each, those at the smallest ε, in the order of the data where that is the same.
 struct Gallery {
     layout: ImageLayout,
+    norm: Norm,
+    /// How many there may be.
+    most: usize,
     kept: Vec<Found>,
 }
 
@@ -204,11 +210,15 @@ struct Found {
 }
 
 impl Gallery {
-    fn new(layout: ImageLayout) -> Self {
-        Gallery {
+    /// A gallery for each norm: radii of different norms cannot be held against each other.
+    fn of_each(layout: ImageLayout, norms: &[Norm]) -> Vec<Self> {
+        let gallery = |&norm| Gallery {
             layout,
+            norm,
+            most: GALLERY / norms.len(),
             kept: Vec::new(),
-        }
+        };
+        norms.iter().map(gallery).collect()
     }
 
     fn add(&mut self, found: &Adversarial<'_>) {
@@ -224,7 +234,7 @@ impl Gallery {
         let place = self
             .kept
             .partition_point(|old| rank(old.epsilon, old.index) < new);
-        if place < GALLERY {
+        if place < self.most {
             let kept = Found {
                 index: found.index,
                 label: found.label,
@@ -234,14 +244,14 @@ impl Gallery {
                 point: found.point.to_vec(),
             };
             self.kept.insert(place, kept);
-            self.kept.truncate(GALLERY);
+            self.kept.truncate(self.most);
         }
     }
 
     /// The examples with their clean images, for which the data set is read once more.
     fn examples(self, work: &Work<'_>) -> Result<Vec<Example>, Failure> {
         let mut clean = self.clean_images(work.dataset)?;
-        let bounds = work.config.bounds;
+        let bounds = work.threats.common.bounds;
         let bounds = (bounds != Bounds::NONE).then_some((bounds.low, bounds.high));
         let examples = self.kept.into_iter().zip(&mut clean);
         Ok(examples
@@ -250,7 +260,7 @@ impl Gallery {
                 label: found.label,
                 prediction: found.prediction,
                 attack: found.attack,
-                norm: work.config.norm,
+                norm: self.norm,
                 epsilon: found.epsilon,
                 layout: self.layout,
                 clean: std::mem::take(clean),
@@ -289,13 +299,18 @@ mod tests {
 
     #[test]
     fn the_gallery_keeps_the_smallest_radius_of_each_sample_and_the_most_fragile_samples() {
-        let mut gallery = Gallery::new(ImageLayout::of(&[4, 4]).unwrap());
+        let layout = ImageLayout::of(&[4, 4]).unwrap();
+        let [mut gallery] = Gallery::of_each(layout, &[Norm::Linf])
+            .try_into()
+            .ok()
+            .unwrap();
         let mut add = |index, epsilon, attack| {
             gallery.add(&Adversarial {
                 index,
                 label: 0,
                 prediction: 1,
                 attack,
+                norm: Norm::Linf,
                 epsilon,
                 point: &[0.0; 16],
             });

@@ -40,6 +40,8 @@ mod image_folder;
 mod npy;
 mod npy_header;
 mod npz;
+mod parquet;
+mod picture;
 
 #[cfg(test)]
 mod fixtures;
@@ -66,6 +68,7 @@ pub const READERS: &[&dyn Reader] = &[
     &csv::Csv,
     &cifar::Cifar,
     &image_folder::ImageFolder,
+    &parquet::Parquet,
 ];
 
 /// One file format.

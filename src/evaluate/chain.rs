@@ -22,6 +22,22 @@ pub(super) struct Cell {
     pub(super) not_finite: bool,
 }
 
+impl Cell {
+    /// What a sample comes to that is wrong as it is.
+    pub(super) fn wrong(clean: Clean) -> Self {
+        Cell {
+            prediction: clean.prediction,
+            loss: clean.loss,
+            robust: false,
+            distances: Distances::default(),
+            steps: 0,
+            restart: 0,
+            dead: false,
+            not_finite: false,
+        }
+    }
+}
+
 /// The nearest misclassified point that was judged.
 #[derive(Debug, Clone)]
 pub(super) struct Nearest {
@@ -41,6 +57,8 @@ pub(super) struct Chain {
     pub(super) clean: Vec<f32>,
     /// The data that it comes from, where an inner tensor is perturbed; empty elsewhere.
     pub(super) data: Vec<f32>,
+    /// How many ε are asked about, from the smallest; no more than there are.
+    pub(super) open: usize,
     /// The position of the current ε.
     pub(super) epsilon: usize,
     pub(super) restart: u32,
@@ -74,6 +92,8 @@ pub(super) struct Pace<'a> {
     pub(super) steps: u32,
     /// The classes that restarts go toward, 0 for none in particular.
     pub(super) targets: u32,
+    /// The distance at which a search for the nearest point ends.
+    pub(super) near_enough: Option<f64>,
     /// Whether a sample is done with its first misclassified point.
     pub(super) ends_when_found: bool,
 }
@@ -97,6 +117,7 @@ impl Chain {
             label: item.label,
             verdict,
             clean: item.clean.to_vec(),
+            open: usize::MAX,
             epsilon: 0,
             restart: 0,
             step: 0,
@@ -224,9 +245,12 @@ impl Chain {
 
     /// Decides what comes next.
     pub(super) fn turn(&mut self, pace: &Pace) -> Turn {
-        let (keep, epsilons) = (pace.keep, pace.epsilons.len());
+        let epsilons = pace.epsilons.get(..self.open).unwrap_or(pace.epsilons);
+        let (keep, count) = (pace.keep, epsilons.len());
         let broken = self.is_broken();
-        let found = pace.ends_when_found && self.nearest.is_some();
+        let nearest = self.nearest.as_ref().zip(pace.near_enough);
+        let is_near = nearest.is_some_and(|(nearest, enough)| nearest.distance <= enough);
+        let found = is_near || (pace.ends_when_found && self.nearest.is_some());
         let over = self.step == pace.steps || found || (broken && keep == Keep::Any);
         if !over {
             return Turn::Continue;
@@ -240,7 +264,7 @@ impl Chain {
             return Turn::Begin;
         }
         if pace.goal == Goal::MinimumNorm {
-            self.close_nearest(pace.epsilons);
+            self.close_nearest(epsilons);
             if let (Some(bracket), Some(cell)) = (&mut self.bracket, self.cells.last()) {
                 // One search tells all that there is; what it did not find, it did not withstand.
                 let _ = bracket.narrow((!cell.robust).then_some(cell.distances));
@@ -261,12 +285,12 @@ impl Chain {
         if broken && keep == Keep::Any {
             // A point in this ball is in every larger one.
             if let Some(last) = self.cells.last().copied() {
-                self.cells.resize(epsilons, Cell { steps: 0, ..last });
+                self.cells.resize(count, Cell { steps: 0, ..last });
             }
         }
         self.restart = 0;
         self.epsilon = self.cells.len();
-        if self.epsilon < epsilons {
+        if self.epsilon < count {
             Turn::Begin
         } else {
             Turn::Finished
@@ -349,6 +373,7 @@ mod tests {
             restarts,
             steps,
             targets: 0,
+            near_enough: None,
             ends_when_found: false,
         }
     }
@@ -378,6 +403,29 @@ mod tests {
             found,
             [(true, 0.0, 0), (false, distance, 0), (false, distance, 2)]
         );
+    }
+
+    #[test]
+    fn in_an_ensemble_a_search_ends_with_a_point_in_the_smallest_radius() {
+        let mut chain = chain();
+        chain.open = 2;
+        let pace = Pace {
+            goal: Goal::MinimumNorm,
+            near_enough: Some(RADII[0]),
+            ..pace(Keep::Any, 3, 4, 5)
+        };
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.15], WRONG);
+        assert_eq!(chain.turn(&pace), Turn::Continue, "0.1 may break yet");
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.1], WRONG);
+        // 0.1 in float32 is a little more than in float64.
+        assert_eq!(chain.turn(&pace), Turn::Continue);
+        chain.count();
+        chain.judged_nearest(Norm::Linf, vec![0.09], WRONG);
+        assert_eq!(chain.turn(&pace), Turn::Finished);
+        let found: Vec<bool> = chain.cells.iter().map(|cell| cell.robust).collect();
+        assert_eq!(found, [false, false], "the third was broken before");
     }
 
     #[test]

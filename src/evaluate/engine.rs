@@ -4,7 +4,7 @@
 //! the model as shipped misclassifies it.
 //! What a sample gets depends on its own chain alone, so batch size and order change nothing.
 
-use super::chain::{Chain, Pace, Turn};
+use super::chain::{Cell, Chain, Pace, Turn};
 use super::diagnose::Tally;
 use super::ledger::Ledger;
 use super::minimal::{Bracket, Found};
@@ -35,6 +35,17 @@ pub(super) struct Job<'a, A: ?Sized = dyn Attack> {
     pub(super) most: u64,
     /// The range in which the smallest radius of each sample is looked for, instead of attacking at the radii that are given.
     pub(super) search: Option<(f64, f64)>,
+    /// The ensemble that the attack is run for.
+    pub(super) ensemble: Option<Ensemble<'a>>,
+}
+
+/// What an attack has to know of the ensemble that it is part of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ensemble<'a> {
+    /// The name in reports.
+    pub(super) label: &'a str,
+    /// By sample, how many ε are left to attack at, from the smallest; none of a sample that is not there.
+    pub(super) open: &'a BTreeMap<u64, usize>,
 }
 
 impl<A: ?Sized> Clone for Job<'_, A> {
@@ -57,7 +68,28 @@ impl<'a, A: ?Sized> Job<'a, A> {
             slots: self.slots,
             most: self.most,
             search: self.search,
+            ensemble: self.ensemble,
         }
+    }
+
+    /// How many ε a sample is attacked at, from the smallest; `None` where it is left alone.
+    pub(super) fn open(&self, index: u64) -> Option<usize> {
+        match self.ensemble {
+            Some(ensemble) => ensemble.open.get(&index).copied(),
+            None => Some(self.config.epsilons.len()),
+        }
+    }
+
+    /// How many samples are attacked, at most.
+    pub(super) fn samples(&self) -> usize {
+        let all = usize::try_from(self.data.len()).unwrap_or(usize::MAX);
+        self.ensemble.map_or(all, |ensemble| ensemble.open.len())
+    }
+
+    /// The distance at which a search for the nearest point ends: in an ensemble that of the smallest ε, which decides all others.
+    pub(super) fn near_enough(&self) -> Option<f64> {
+        let smallest = self.config.epsilons.first().copied();
+        self.ensemble.and(smallest)
     }
 }
 
@@ -65,6 +97,7 @@ impl<'a, A: ?Sized> Job<'a, A> {
 const NEAR: f64 = 1.01;
 
 /// What running a job has shown besides the outcomes.
+#[derive(Debug, Default)]
 pub(super) struct Ran {
     pub(super) setup_seconds: f64,
     pub(super) runtime_seconds: f64,
@@ -72,6 +105,8 @@ pub(super) struct Ran {
     pub(super) tallies: Vec<Tally>,
     /// The smallest radii, in the order of the data, where they were looked for.
     pub(super) found: Vec<Found>,
+    /// What the samples of an ensemble came to under the attack.
+    pub(super) results: Vec<(u64, Vec<Cell>)>,
     /// What else is to be said, in sentences.
     pub(super) notes: Vec<String>,
 }
@@ -87,15 +122,13 @@ pub(super) fn run(
 ) -> Result<Ran, Error> {
     let Config { norm, bounds, .. } = *job.config;
     let label = job.attack.label();
+    let label = job.ensemble.map_or(label.as_str(), |e| e.label);
     let fitted = job.model.classes().and_then(|c| job.attack.for_classes(c));
     let job = &match &fitted {
         Some(attack) => job.of(attack.as_ref()),
         None => *job,
     };
-    let slots = job
-        .slots
-        .min(usize::try_from(job.data.len()).unwrap_or(usize::MAX))
-        .max(1);
+    let slots = job.slots.min(job.samples()).max(1);
     let before = Instant::now();
     let program = Program::new(job.model, &gradient, job.attack, norm, bounds, slots)?;
     let setup_seconds = before.elapsed().as_secs_f64();
@@ -107,7 +140,7 @@ pub(super) fn run(
         chains: Vec::new(),
         ledger: Ledger {
             config: job.config,
-            label: &label,
+            label,
             accumulator,
             progress,
             observer,
@@ -118,6 +151,8 @@ pub(super) fn run(
             nearest: job.attack.goal() == Goal::MinimumNorm,
             budget: budget(job),
             found: Vec::new(),
+            ensemble: job.ensemble.is_some(),
+            results: Vec::new(),
         },
         judge,
         job,
@@ -143,6 +178,7 @@ pub(super) fn run(
         runtime_seconds,
         tallies: ledger.tallies,
         found,
+        results: ledger.results,
         notes: Vec::new(),
     })
 }
@@ -182,6 +218,9 @@ impl Engine<'_, '_> {
             let Some(item) = self.source.next()? else {
                 break;
             };
+            let Some(open) = self.job.open(item.index) else {
+                continue;
+            };
             self.ledger.next.get_or_insert(item.index);
             let clean = self.job.clean.get(item.position);
             let (clean, rivals) = clean.ok_or_else(|| {
@@ -189,11 +228,12 @@ impl Engine<'_, '_> {
             })?;
             if clean.prediction == item.label {
                 let mut chain = Chain::new(&item, clean).toward(rivals);
+                chain.open = open;
                 let norm = self.job.config.norm;
                 chain.bracket = self.job.search.map(|range| Bracket::new(norm, range));
                 if self.job.attack.goal() == Goal::MinimumNorm {
                     // One run for all radii.
-                    chain.epsilon = self.job.config.epsilons.len() - 1;
+                    chain.epsilon = open.saturating_sub(1);
                 }
                 begin(self.job, &mut self.program, self.chains.len(), &chain)?;
                 self.chains.push(chain);
@@ -220,7 +260,7 @@ impl Engine<'_, '_> {
         };
         let judged_last =
             |chain: &Chain, point: &[f32]| goal == Goal::Radius || chain.is_nearer(norm, point);
-        let (predictions, magnitudes) = (observed.predictions()?, observed.magnitudes()?);
+        let (predictions, magnitudes) = (observed.predictions(), observed.magnitudes());
         let mut proposals = Vec::new();
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
         let share = spent / self.chains.len() as f64;
@@ -345,6 +385,7 @@ impl Engine<'_, '_> {
             } else {
                 attack.targets()
             },
+            near_enough: self.job.near_enough(),
             ends_when_found: attack.ends_when_found(),
         };
         let mut slot = 0;

@@ -5,7 +5,6 @@ use super::diagnose::Tally;
 use super::minimal::Found;
 use super::{Adversarial, Clean, Config, Error, Observer, Progress};
 use crate::outcome::{Accumulator, SampleOutcome};
-use crate::threat::Distances;
 use std::collections::BTreeMap;
 
 /// Brings the outcomes into the order of the data and hands them on.
@@ -29,6 +28,10 @@ pub(super) struct Ledger<'a, 'o> {
     pub(super) budget: u64,
     /// The smallest radii, where they are looked for, in the order in which samples are done.
     pub(super) found: Vec<Found>,
+    /// Whether the attack is part of an ensemble, which hands outcomes on by itself.
+    pub(super) ensemble: bool,
+    /// What the samples of an ensemble came to, in the order in which they are done.
+    pub(super) results: Vec<(u64, Vec<Cell>)>,
 }
 
 impl Ledger<'_, '_> {
@@ -42,48 +45,58 @@ impl Ledger<'_, '_> {
         if self.searches {
             return self.found(index, label, (0.0, 0.0));
         }
-        let cell = Cell {
-            prediction: clean.prediction,
-            loss: clean.loss,
-            robust: false,
-            distances: Distances::default(),
-            steps: 0,
-            restart: 0,
-            dead: false,
-            not_finite: false,
-        };
-        let outcomes = self
-            .config
-            .epsilons
-            .iter()
-            .map(|&epsilon| self.outcome(index, label, clean, epsilon, &cell));
-        let outcomes = outcomes.collect();
+        let cells = vec![Cell::wrong(clean); self.config.epsilons.len()];
+        let outcomes = self.outcomes(index, label, clean, &cells);
         self.hand_on(index, outcomes)
     }
 
     /// A sample whose chain is done.
     pub(super) fn finished(&mut self, chain: &Chain) -> Result<(), Error> {
+        if self.ensemble {
+            let broken = chain.cells.iter().any(|cell| !cell.robust);
+            let at_every = chain.cells.first().is_some_and(|cell| !cell.robust);
+            let is_first = chain.open == self.config.epsilons.len();
+            self.progress.broken += u64::from(broken && is_first);
+            self.progress.done += u64::from(at_every);
+            self.results.push((chain.index, chain.cells.clone()));
+            self.observer.progress(*self.progress);
+            return Ok(());
+        }
         if let Some(bracket) = &chain.bracket {
             let (withstood, minimal) = bracket.found();
             self.progress.broken += u64::from(minimal.is_finite());
             return self.found(chain.index, chain.label, (withstood, minimal));
         }
         self.progress.broken += u64::from(chain.cells.iter().any(|cell| !cell.robust));
-        for (tally, cell) in self.tallies.iter_mut().zip(&chain.cells) {
+        self.count(chain.verdict, &chain.cells);
+        let outcomes = self.outcomes(chain.index, chain.label, chain.verdict, &chain.cells);
+        self.hand_on(chain.index, outcomes)
+    }
+
+    /// Counts what diagnostics are made from.
+    pub(super) fn count(&mut self, clean: Clean, cells: &[Cell]) {
+        for (tally, cell) in self.tallies.iter_mut().zip(cells) {
             tally.dead += u64::from(cell.dead && cell.robust);
             tally.not_finite += u64::from(cell.not_finite && cell.robust);
             // A search for the nearest point reports the clean sample where it finds none.
-            let rises = self.nearest || cell.loss > chain.verdict.loss;
+            let rises = self.nearest || cell.loss > clean.loss;
             tally.flat += u64::from(cell.robust && !rises);
             tally.late += u64::from(!cell.robust && is_late(cell.steps, self.budget));
         }
-        let cells = self.config.epsilons.iter().zip(&chain.cells);
-        let outcomes = cells
-            .map(|(&epsilon, cell)| {
-                self.outcome(chain.index, chain.label, chain.verdict, epsilon, cell)
-            })
-            .collect();
-        self.hand_on(chain.index, outcomes)
+    }
+
+    /// What is reported of a sample.
+    pub(super) fn outcomes(
+        &self,
+        index: u64,
+        label: u32,
+        clean: Clean,
+        cells: &[Cell],
+    ) -> Vec<SampleOutcome> {
+        let cells = self.config.epsilons.iter().zip(cells);
+        cells
+            .map(|(&epsilon, cell)| self.outcome(index, label, clean, epsilon, cell))
+            .collect()
     }
 
     /// The seconds that each ε took.
@@ -151,6 +164,7 @@ impl Ledger<'_, '_> {
             label: chain.label,
             prediction,
             attack: self.label,
+            norm: self.config.norm,
             epsilon,
             point,
         };
@@ -162,13 +176,19 @@ impl Ledger<'_, '_> {
         self.waiting.insert(index, outcomes);
         self.progress.done += 1;
         while let Some(ready) = self.next.and_then(|next| self.waiting.remove(&next)) {
-            for outcome in &ready {
-                self.accumulator.add(outcome)?;
-                self.observer.outcome(outcome).map_err(Error::Observer)?;
-            }
+            self.deliver(&ready)?;
             self.next = self.next.map(|next| next + 1);
         }
         self.observer.progress(*self.progress);
+        Ok(())
+    }
+
+    /// Adds up and tells.
+    pub(super) fn deliver(&mut self, outcomes: &[SampleOutcome]) -> Result<(), Error> {
+        for outcome in outcomes {
+            self.accumulator.add(outcome)?;
+            self.observer.outcome(outcome).map_err(Error::Observer)?;
+        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use super::{
     Config, Error, Gradients, Keep, Observer, Progress, check, default_batch, judge_clean,
     rival_count, run_of,
 };
+use crate::attack::Planned;
 use crate::data::Dataset;
 use crate::model::{GradientGraph, Model};
 use crate::outcome::{Accumulator, MinimalRow, WORST_CASE};
@@ -132,6 +133,13 @@ pub fn minimal_epsilon(
     let mut rows: Vec<MinimalRow> = Vec::new();
     let mut worst: Vec<Found> = Vec::new();
     for planned in attacks {
+        if let Planned::Ensemble(_) = planned {
+            return Err(Error::Config(format!(
+                "{} is made for radii that are given, and the search for the smallest one is made with a single attack; use apgd or fab, or \
+                 give a ladder of radii with --epsilon",
+                planned.label()
+            )));
+        }
         let Some(attack) = planned.gradient() else {
             return Err(Error::Config(format!(
                 "{} needs no gradients, and the search for the smallest radius is made with attacks that follow them; for trees and the like \
@@ -148,6 +156,7 @@ pub fn minimal_epsilon(
             slots,
             most: u64::MAX,
             search: Some(range),
+            ensemble: None,
         };
         let run = run_of(planned, config.norm, high);
         let mut accumulator = Accumulator::new(String::new(), vec![run])?;

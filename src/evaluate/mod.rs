@@ -7,6 +7,7 @@
 mod chain;
 mod diagnose;
 mod engine;
+mod ensemble;
 mod ledger;
 mod minimal;
 mod queries;
@@ -19,7 +20,7 @@ use crate::outcome::{
     Accumulator, Diagnostic, Run, SampleOutcome, SummaryError, SummaryRow, mark_untrustworthy,
 };
 use crate::threat::{Bounds, Norm, Precision};
-use diagnose::Trial;
+use diagnose::{Tally, Trial};
 pub use minimal::minimal_epsilon;
 use source::Source;
 use std::collections::HashMap;
@@ -151,6 +152,8 @@ pub struct Adversarial<'a> {
     pub prediction: u32,
     /// The attack that found it.
     pub attack: &'a str,
+    /// The norm of the threat model.
+    pub norm: Norm,
     /// The radius at which it was found.
     pub epsilon: f64,
     /// The point, in the units of the data.
@@ -253,10 +256,11 @@ pub fn evaluate(
     let start = Instant::now();
     check(model, data, config)?;
     let mut gradients = Gradients::new(model, gradient, config);
-    for attack in config.attacks.attacks() {
+    for attack in config.attacks.parts(config.norm) {
         match attack {
             Planned::Gradient(attack) => drop(gradients.get(attack.as_ref())?),
             Planned::Query(attack) => check_query(model, attack.as_ref())?,
+            Planned::Ensemble(_) => {}
         }
     }
     let device_notes = gradients.check_device(data, config.bounds)?;
@@ -274,13 +278,7 @@ pub fn evaluate(
             .iter()
             .map(|&epsilon| run_of(attack, config.norm, epsilon))
     });
-    let name = model
-        .path()
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let mut accumulator = Accumulator::new(name, runs.collect())?;
+    let mut accumulator = Accumulator::new(file_name(model), runs.collect())?;
     let (mut diagnostics, mut notes) = (Vec::new(), Vec::new());
     let mut progress = Progress {
         total: data.len() * config.attacks.attacks().len() as u64,
@@ -296,6 +294,7 @@ pub fn evaluate(
             slots: batch_size,
             most: u64::MAX,
             search: None,
+            ensemble: None,
         };
         let ran = match attack {
             Planned::Gradient(attack) => engine::run(
@@ -313,13 +312,23 @@ pub fn evaluate(
                 &mut progress,
                 observer,
             )?,
+            Planned::Ensemble(attack) => ensemble::run(
+                &job.of(attack.as_ref()),
+                &mut gradients,
+                &mut judge,
+                &mut accumulator,
+                &mut progress,
+                observer,
+            )?,
         };
         runtime_seconds += ran.runtime_seconds;
         setup_seconds += ran.setup_seconds;
         notes.extend(ran.notes);
-        if let Some(attack) = attack.gradient() {
+        let parts = attack.parts(config.norm);
+        if let Some(follows) = parts.iter().find_map(Planned::gradient) {
             let trial = Trial {
-                attack: attack.as_ref(),
+                label: &attack.label(),
+                attack: follows.as_ref(),
                 norm: config.norm,
                 epsilons: &config.epsilons,
                 tallies: &ran.tallies,
@@ -346,15 +355,11 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    let ascents: Vec<String> = config
-        .attacks
-        .attacks()
-        .iter()
-        .filter_map(Planned::gradient)
-        .filter(|attack| attack.goal() == attack::Goal::Radius)
-        .map(|attack| attack.label())
-        .collect();
-    diagnostics.extend(diagnose::of_rows(&summary, &ascents, model.classes()));
+    diagnostics.extend(diagnose::of_rows(
+        &summary,
+        &ascents(config),
+        model.classes(),
+    ));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
@@ -366,14 +371,36 @@ pub fn evaluate(
     })
 }
 
-/// How many classes the attacks go toward, at most.
-fn rival_count(config: &Config) -> usize {
-    let targets = config
+/// The name of the model's file.
+fn file_name(model: &Model) -> String {
+    model
+        .path()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The attacks that climb within a radius, as the rows call them.
+fn ascents(config: &Config) -> Vec<String> {
+    config
         .attacks
         .attacks()
         .iter()
-        .filter_map(Planned::gradient)
-        .map(|attack| attack.targets());
+        .filter(|attack| match attack {
+            Planned::Gradient(attack) => attack.goal() == attack::Goal::Radius,
+            Planned::Query(_) => false,
+            Planned::Ensemble(_) => true,
+        })
+        .map(Planned::label)
+        .collect()
+}
+
+/// How many classes the attacks go toward, at most.
+fn rival_count(config: &Config) -> usize {
+    let parts = config.attacks.parts(config.norm);
+    let following = parts.iter().filter_map(Planned::gradient);
+    let targets = following.map(|attack| attack.targets());
     usize::try_from(targets.max().unwrap_or(0)).unwrap_or(usize::MAX)
 }
 
@@ -402,12 +429,8 @@ impl Watched<'_> {
             &self.clean.verdicts,
             through_softmax,
         )?;
-        let mut following = self
-            .config
-            .attacks
-            .attacks()
-            .iter()
-            .filter_map(Planned::gradient);
+        let parts = self.config.attacks.parts(self.config.norm);
+        let mut following = parts.iter().filter_map(Planned::gradient);
         let Some(attack) = following.next() else {
             return Ok(found);
         };
@@ -426,6 +449,7 @@ impl Watched<'_> {
             slots: self.slots,
             most: u64::MAX,
             search: None,
+            ensemble: None,
         };
         found.extend(diagnose::control::run(&job, control.loss, gradient, judge)?);
         Ok(found)
@@ -488,9 +512,9 @@ fn run_of(attack: &Planned, norm: Norm, epsilon: f64) -> Run {
         attack: attack.label(),
         norm,
         epsilon,
-        steps: attack.steps(),
-        restarts: attack.restarts(),
-        gradients: attack.gradient().is_some(),
+        steps: attack.steps(norm),
+        restarts: attack.restarts(norm),
+        gradients: !matches!(attack, Planned::Query(_)),
     }
 }
 

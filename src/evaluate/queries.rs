@@ -38,13 +38,14 @@ pub(super) fn run(
     };
     let setup_seconds = before.elapsed().as_secs_f64();
     let label = job.attack.label();
+    let label = job.ensemble.map_or(label.as_str(), |e| e.label);
     let mut engine = Engine {
         source: Source::new(job.model, job.data, job.config.bounds)?.first(job.most),
-        capacity: job.slots.max(1),
+        capacity: job.slots.min(job.samples()).max(1),
         slots: Vec::new(),
         ledger: Ledger {
             config: job.config,
-            label: &label,
+            label,
             accumulator,
             progress,
             observer,
@@ -55,6 +56,8 @@ pub(super) fn run(
             nearest: job.attack.goal() == Goal::MinimumNorm,
             budget: 0,
             found: Vec::new(),
+            ensemble: job.ensemble.is_some(),
+            results: Vec::new(),
         },
         judge,
         job,
@@ -86,6 +89,7 @@ pub(super) fn run(
         runtime_seconds,
         tallies: ledger.tallies,
         found: ledger.found,
+        results: ledger.results,
         notes: notes.into_iter().collect(),
     })
 }
@@ -141,6 +145,9 @@ impl Engine<'_, '_> {
             let Some(item) = self.source.next()? else {
                 break;
             };
+            let Some(open) = self.job.open(item.index) else {
+                continue;
+            };
             self.ledger.next.get_or_insert(item.index);
             let clean = self.job.clean.get(item.position);
             let (clean, _) = clean.ok_or_else(|| {
@@ -148,9 +155,10 @@ impl Engine<'_, '_> {
             })?;
             if clean.prediction == item.label {
                 let mut chain = Chain::new(&item, clean);
+                chain.open = open;
                 if self.job.attack.goal() == Goal::MinimumNorm {
                     // One run for all radii.
-                    chain.epsilon = self.job.config.epsilons.len() - 1;
+                    chain.epsilon = open.saturating_sub(1);
                 }
                 self.slots.push(Slot {
                     search: self.begin(&chain),
@@ -340,6 +348,7 @@ impl Engine<'_, '_> {
             restarts: attack.restarts(),
             steps: attack.queries(),
             targets: 0,
+            near_enough: self.job.near_enough(),
             ends_when_found: false,
         };
         let mut position = 0;

@@ -81,10 +81,10 @@ pub fn vjp<'g>(
     seeds: &[(ValueId, Expr<'g>)],
     wrt: &[ValueId],
 ) -> Result<Vec<Option<Expr<'g>>>, Error> {
-    vjp_by(builder, seeds, wrt, rules::find)
+    vjp_by(builder, seeds, wrt, false)
 }
 
-/// [`vjp`] with steps such as `Round` and `Sign` taken for what they approximate (but for those inside of an `If`).
+/// [`vjp`] with steps such as `Round` and `Sign` taken for what they approximate (also inside of an `If`).
 ///
 /// # Errors
 /// As for [`vjp`].
@@ -93,19 +93,17 @@ pub fn vjp_straight_through<'g>(
     seeds: &[(ValueId, Expr<'g>)],
     wrt: &[ValueId],
 ) -> Result<Vec<Option<Expr<'g>>>, Error> {
-    vjp_by(builder, seeds, wrt, straight_through::find)
+    vjp_by(builder, seeds, wrt, true)
 }
 
-/// Finds the rule for an operator, by domain and name.
-type FindRule = fn(&str, &str) -> Option<&'static Rule>;
-
+/// [`vjp`] or [`vjp_straight_through`].
 fn vjp_by<'g>(
     builder: &'g Builder,
     seeds: &[(ValueId, Expr<'g>)],
     wrt: &[ValueId],
-    find_rule: FindRule,
+    straight_through: bool,
 ) -> Result<Vec<Option<Expr<'g>>>, Error> {
-    let path = builder.with_graph(|graph| Path::find(graph, seeds, wrt, find_rule));
+    let path = builder.with_graph(|graph| Path::find(graph, seeds, wrt, straight_through));
     let mut obstacles = path.without_rule;
     let mut cotangents = Accumulator {
         of: vec![Vec::new(); path.varied.len()],
@@ -138,6 +136,7 @@ fn vjp_by<'g>(
             cotangents: incoming,
             wanted: reads.iter().map(wanted).collect(),
             sought: reads.iter().map(sought).collect(),
+            straight_through,
             node,
         };
         match rule(&view) {
@@ -225,8 +224,13 @@ impl Path {
         graph: &Graph,
         seeds: &[(ValueId, Expr<'_>)],
         wrt: &[ValueId],
-        find_rule: FindRule,
+        straight_through: bool,
     ) -> Self {
+        let find_rule = if straight_through {
+            straight_through::find
+        } else {
+            rules::find
+        };
         let mut useful = vec![false; graph.value_count()];
         for (value, _) in seeds {
             useful[value.index()] = true;
@@ -259,6 +263,12 @@ impl Path {
                 continue;
             }
             let rule = find_rule(node.domain(), node.op_type());
+            // What quantises was put in floats before; where that could not be, a gradient through it would silently be zero.
+            if straight_through && node.is("QuantizeLinear") {
+                let reason = "it quantises in a form that is not computed in floats";
+                without_rule.push(Obstacle::of(node, reason.into()));
+                continue;
+            }
             if matches!(
                 rule,
                 Some(Rule {

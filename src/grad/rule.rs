@@ -85,6 +85,8 @@ pub struct Vjp<'g> {
     pub(super) wanted: Vec<bool>,
     /// Whether an operand is itself a value that is differentiated by.
     pub(super) sought: Vec<bool>,
+    /// Whether gradients pass straight through steps.
+    pub(super) straight_through: bool,
 }
 
 impl<'g> Vjp<'g> {
@@ -98,6 +100,12 @@ impl<'g> Vjp<'g> {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Whether gradients pass straight through steps, also in the node's subgraphs.
+    #[must_use]
+    pub fn straight_through(&self) -> bool {
+        self.straight_through
     }
 
     /// The operand at a position.

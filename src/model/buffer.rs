@@ -129,6 +129,16 @@ impl Buffer {
         Ok(())
     }
 
+    /// Takes a row of another buffer of the same input.
+    pub(super) fn copy_row(&mut self, to: usize, other: &Buffer, from: usize) -> Result<(), Error> {
+        let (source, target) = (other.range(from), self.range(to));
+        with_element!(self, Element => {
+            let row = &other.value.as_slice::<Element>()?[source];
+            self.value.as_mut_slice::<Element>()?[target].copy_from_slice(row);
+        });
+        Ok(())
+    }
+
     /// Keeps the first rows.
     pub(super) fn shrink(&mut self, slots: usize) -> Result<(), Error> {
         let mut smaller = Buffer::new(self.feed.clone(), slots)?;

@@ -10,6 +10,7 @@ mod external;
 mod fuse;
 pub mod gradient;
 mod inspection;
+mod lane;
 pub mod judge;
 mod open;
 mod perturbing;

@@ -1,5 +1,6 @@
 //! A forward session that takes samples as plain floats and gives one output back, whatever batch the model takes.
 
+use super::lane::{Plan, abreast};
 use super::{Batch, Error, ports};
 use crate::graph::Graph;
 use crate::runtime::{Session, SessionOptions, Value};
@@ -31,10 +32,13 @@ impl Feed {
     }
 }
 
-/// A session of a graph with its batch.
+/// A lane takes at least so many rows: fewer are done before another thread has woken up.
+const LEAST: usize = 8;
+
+/// Sessions of a graph, one per lane, with their batch.
 #[derive(Debug)]
 pub(super) struct Runner {
-    session: Session,
+    sessions: Vec<Session>,
     feeds: Vec<Feed>,
     output: String,
     batch: Batch,
@@ -48,9 +52,16 @@ impl Runner {
         batch: Batch,
         options: &SessionOptions,
     ) -> Result<Self, Error> {
-        let session = super::load(&graph.to_model(), options)?;
+        let message = graph.to_model();
+        let plan = Plan::new(options, &message, usize::MAX)?;
+        let options = SessionOptions {
+            threads: plan.threads,
+            takes_turns: true,
+            ..options.clone()
+        };
+        let sessions = (0..plan.lanes).map(|_| super::load(&message, &options));
         Ok(Runner {
-            session,
+            sessions: sessions.collect::<Result<_, _>>()?,
             feeds,
             output: output.to_owned(),
             batch,
@@ -64,33 +75,62 @@ impl Runner {
             _ => 0,
         };
         let size = match self.batch {
-            Batch::Dynamic => rows.max(1),
+            Batch::Dynamic => {
+                let lanes = self.sessions.len().min(rows / LEAST).max(1);
+                rows.div_ceil(lanes).max(1)
+            }
             Batch::Fixed(size) => size,
         };
-        let mut results = Vec::new();
-        for start in (0..rows).step_by(size) {
-            let used = size.min(rows - start);
-            let mut values = Vec::with_capacity(self.feeds.len());
-            for (feed, column) in self.feeds.iter().zip(columns) {
-                let width = feed.width();
-                let mut part = column[start * width..(start + used) * width].to_vec();
-                part.resize(size * width, 0.0);
-                values.push(feed.value(size, part)?);
-            }
-            let inputs: Vec<(&str, &Value)> = self
-                .feeds
-                .iter()
-                .map(|feed| feed.name.as_str())
-                .zip(&values)
-                .collect();
-            let outputs = self.session.run_for(&[&self.output], &inputs)?;
-            let output = outputs
-                .first()
-                .ok_or_else(|| Error::Internal("the model gave no output".into()))?;
-            append(output, size, used, &mut results)?;
+        let (feeds, output, lanes) = (&self.feeds, self.output.as_str(), self.sessions.len());
+        let starts: Vec<usize> = (0..rows).step_by(size).collect();
+        let part = |session: &mut Session, start: usize| {
+            part(session, feeds, output, columns, start, size, rows)
+        };
+        if starts.len() <= 1 || lanes == 1 {
+            let session = self.sessions.first_mut();
+            let session = session.ok_or_else(|| Error::Internal("there is no session".into()))?;
+            let parts: Result<Vec<_>, _> = starts.iter().map(|&at| part(session, at)).collect();
+            return Ok(parts?.concat());
         }
-        Ok(results)
+        let by_lane: Vec<Vec<Vec<f32>>> = abreast(&mut self.sessions, |lane, session| {
+            let own = starts.iter().skip(lane).step_by(lanes);
+            own.map(|&start| part(session, start)).collect()
+        })?;
+        let parts = (0..starts.len()).filter_map(|at| by_lane.get(at % lanes)?.get(at / lanes));
+        Ok(parts.flatten().copied().collect())
     }
+}
+
+/// The output for the samples from `start` on, as many as a batch has and at most to the end.
+fn part(
+    session: &mut Session,
+    feeds: &[Feed],
+    output: &str,
+    columns: &[&[f32]],
+    start: usize,
+    size: usize,
+    rows: usize,
+) -> Result<Vec<f32>, Error> {
+    let used = size.min(rows - start);
+    let mut values = Vec::with_capacity(feeds.len());
+    for (feed, column) in feeds.iter().zip(columns) {
+        let width = feed.width();
+        let mut part = column[start * width..(start + used) * width].to_vec();
+        part.resize(size * width, 0.0);
+        values.push(feed.value(size, part)?);
+    }
+    let inputs: Vec<(&str, &Value)> = feeds
+        .iter()
+        .map(|feed| feed.name.as_str())
+        .zip(&values)
+        .collect();
+    let outputs = session.run_for(&[output], &inputs)?;
+    let output = outputs
+        .first()
+        .ok_or_else(|| Error::Internal("the model gave no output".into()))?;
+    let mut results = Vec::new();
+    append(output, size, used, &mut results)?;
+    Ok(results)
 }
 
 /// Appends the first `used` of `size` rows.

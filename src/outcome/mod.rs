@@ -26,7 +26,7 @@ pub use minimal::{MinimalRow, quantile};
 pub use paired::Discordance;
 pub use provenance::{AttackRecord, FileRecord, Provenance, timestamp};
 use serde::{Deserialize, Serialize};
-pub use statistics::{Interval, clopper_pearson};
+pub use statistics::{Interval, clopper_pearson, p_value_text};
 pub use verdict::{Check, CheckKind, Estimate, Sense, Verdict};
 
 /// One row of `samples.csv`: what one attack at one ε did to one sample.

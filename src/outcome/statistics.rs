@@ -45,6 +45,17 @@ pub fn clopper_pearson(successes: u64, trials: u64) -> Interval {
     }
 }
 
+/// A p-value as every report has it, in at most six characters.
+#[must_use]
+pub fn p_value_text(p: f64) -> String {
+    match p {
+        _ if p >= 0.1 => format!("{p:.2}"),
+        _ if p >= 0.001 => format!("{p:.3}"),
+        _ if p.is_nan() => "–".to_owned(),
+        _ => "<0.001".to_owned(),
+    }
+}
+
 fn beta_quantile(a: f64, b: f64, probability: f64) -> f64 {
     Beta::new(a, b).map_or(f64::NAN, |beta| beta.inverse_cdf(probability))
 }
@@ -54,6 +65,15 @@ mod tests {
     use super::*;
     use approx::assert_relative_eq;
     use statrs::function::beta::beta_reg;
+
+    #[test]
+    fn a_p_value_is_never_shown_as_zero() {
+        let texts = [1.0, 0.1, 0.0625, 0.001, 0.000_999, 0.0, f64::NAN].map(p_value_text);
+        assert_eq!(
+            texts,
+            ["1.00", "0.10", "0.062", "0.001", "<0.001", "<0.001", "–"]
+        );
+    }
 
     /// Computed from the binomial distribution in 60-digit arithmetic.
     #[test]

@@ -5,7 +5,7 @@ use super::number::percent;
 use super::style::Role;
 use super::table::{WIDTH, broken, shortened, symbol};
 use super::verdict::signed_percent;
-use crate::outcome::{Comparison, Norm, Pairing, Side, Summary};
+use crate::outcome::{Comparison, Norm, Pairing, Side, Summary, p_value_text};
 
 /// The columns after the attack's name.
 const COLUMNS: usize = 7;
@@ -159,22 +159,13 @@ fn fields(pairing: &Pairing) -> [String; COLUMNS] {
             sign(interval.low),
             sign(interval.high)
         ),
-        probability(pairing.counts.p_value()),
+        p_value_text(pairing.counts.p_value()),
         match pairing.more_robust() {
             Some(Side::First) => "A".to_owned(),
             Some(Side::Second) => "B".to_owned(),
             None => "cannot tell".to_owned(),
         },
     ]
-}
-
-/// A p-value in at most six characters.
-fn probability(p: f64) -> String {
-    match p {
-        _ if p >= 0.1 => format!("{p:.2}"),
-        _ if p >= 0.001 => format!("{p:.3}"),
-        _ => "<0.001".to_owned(),
-    }
 }
 
 /// What the table says in one sentence.

@@ -5,7 +5,7 @@ use super::document::Document;
 use super::number::{count, duration, percent};
 use super::table::symbol;
 use super::verdict::{measured, signed_percent, subject, threshold};
-use crate::outcome::{Norm, SummaryRow, Verdict};
+use crate::outcome::{Norm, SummaryRow, Verdict, p_value_text};
 use std::io;
 
 /// `report.md`
@@ -137,7 +137,7 @@ fn comparison(document: &Document) -> String {
             other => other,
         };
         text.push_str(&format!(
-            "| {} | {} | {} | {} | {} | {} | {} – {} | {:.2e} | {more_robust} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} – {} | {} | {more_robust} |\n",
             cell(&row.attack),
             symbol(row.norm),
             document.summary.epsilon_text(row.epsilon),
@@ -146,7 +146,7 @@ fn comparison(document: &Document) -> String {
             signed_percent(row.difference),
             signed_percent(row.difference_low),
             signed_percent(row.difference_high),
-            row.p_value
+            p_value_text(row.p_value)
         ));
     }
     text

@@ -36,6 +36,8 @@ pub struct SessionOptions {
     pub device: Device,
     /// The threads within an operator; by default ONNX Runtime's choice, one per physical core.
     pub threads: Option<usize>,
+    /// Whether other sessions run between its runs: its threads then give up their cores as soon as a run is over, instead of waiting for the next one.
+    pub takes_turns: bool,
     /// What it computes in.
     pub arithmetic: Arithmetic,
     /// How far the graph is rewritten.
@@ -267,6 +269,9 @@ fn configured(
     }
     if let Some(threads) = options.threads {
         builder = builder.with_intra_threads(threads)?;
+    }
+    if options.takes_turns {
+        builder = builder.with_config_entry("session.force_spinning_stop", "1")?;
     }
     if let Some(path) = &options.save_optimized {
         builder = builder.with_optimized_model_path(path)?;

@@ -55,6 +55,9 @@ pub fn confine_to(
     point: &mut [f32],
 ) {
     confine(norm, epsilon, bounds, clean, point);
+    if precision == Precision::Single {
+        return;
+    }
     for (value, &clean) in point.iter_mut().zip(clean) {
         *value = precision.toward(*value, clean);
     }

@@ -154,7 +154,11 @@ impl Folder {
             )));
         }
         for (what, asked) in &self.asked {
-            let found = index.asked.get(what).map_or("nothing", String::as_str);
+            let Some(found) = index.asked.get(what) else {
+                return Err(self.refuse(format!(
+                    "the checkpoint was written by another version of mohs: it does not say its {what}; begin a new training in another folder"
+                )));
+            };
             if found != asked {
                 return Err(self.refuse(format!(
                     "the checkpoint belongs to another training: its {what} is {found}, and asked for is {asked}"

@@ -8,8 +8,10 @@
     reason = "the numbers are the tests' own, and small"
 )]
 
+mod apgd;
 mod attack_forms;
 mod attacks;
+mod autoattack;
 mod cli;
 mod docs;
 mod expand_contrib;

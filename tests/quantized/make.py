@@ -6,6 +6,8 @@
 writes `*.onnx` and, for each, `*.npz` beside itself: `x` float32 [n, 1, 8, 8], `y` int64 [n], `grad` float32 [n, 1, 8, 8], the gradient of the
 cross-entropy by x. For half precision that is the gradient of a float32 model with the same half-precision weights, at the same
 half-precision samples; for a quantised model that of the dequantised one, by an interpreter of its file in which rounding passes the gradient on, and saturation stops it.
+The quantised models' samples are chosen so that nothing that has to be rounded is near a half, where the last bit of a sum
+in float32 would decide about a whole step, and with it about the gradient.
 
 Made with Python 3.11, torch 2.15.0, scikit-learn 1.9.1, numpy 2.4.6, onnx 1.23.2, onnxscript 0.7.2, onnxruntime 1.31.1, onnxconverter-common.
 """
@@ -27,6 +29,8 @@ from torch.nn import functional
 
 HERE = pathlib.Path(__file__).resolve().parent
 SAMPLES = 8
+# How far from a half a value has to be that is rounded, in steps: some times what float32 gets wrong.
+CLEAR = 3e-4
 
 
 class Classifier(nn.Module):
@@ -102,9 +106,13 @@ def train(model, x, y, epochs=25):
     return model.eval()
 
 
+def widened(logits):
+    return logits.float() if logits.dtype == torch.float16 else logits
+
+
 def gradient(model, x, y):
     x = x.clone().requires_grad_(True)
-    functional.cross_entropy(model(x).float(), y, reduction="sum").backward()
+    functional.cross_entropy(widened(model(x)), y, reduction="sum").backward()
     return x.grad
 
 
@@ -129,10 +137,13 @@ def export(model, x, path, dynamo=False):
 
 
 class Quantize(torch.autograd.Function):
-    """Rounding and saturation, in float; the gradient passes where nothing is saturated."""
+    """Rounding and saturation, in float; the gradient passes where nothing is saturated. `watch` is shown what is rounded."""
+
+    watch = staticmethod(lambda steps: None)
 
     @staticmethod
     def forward(ctx, x, scale, zero, low, high):
+        Quantize.watch(x.double() / scale.double())
         unbounded = torch.round(x / scale) + zero
         ctx.save_for_backward((unbounded >= low) & (unbounded <= high), scale)
         return unbounded.clamp(low, high)
@@ -147,7 +158,7 @@ def interpret(proto, x):
     """The logits of a quantised model; integers are kept as floats."""
     ranges = {onnx.TensorProto.UINT8: (0, 255), onnx.TensorProto.INT8: (-128, 127)}
     kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
-    values = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()).float() for tensor in proto.graph.initializer}
+    values = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()).to(x.dtype) for tensor in proto.graph.initializer}
     values[proto.graph.input[0].name] = x
 
     def along(value, rank, axis):
@@ -195,9 +206,21 @@ def interpret(proto, x):
             result = quantize(result + values[i[6]] * values[i[1]].reshape([]) * values[i[4]].reshape([-1]), i[7], i[8])
         elif kind == "QLinearMatMul":
             result = quantize(dequantize(*i[:3]) @ dequantize(*i[3:6]), i[6], i[7])
-        elif kind == "QLinearAdd":
-            result = quantize(dequantize(*i[:3]) + dequantize(*i[3:6]), i[6], i[7])
-        elif kind in ("QLinearAveragePool", "QLinearGlobalAveragePool"):
+        elif kind in ("QLinearAdd", "QLinearMul"):
+            a, b = dequantize(*i[:3]), dequantize(*i[3:6])
+            result = quantize(a + b if kind == "QLinearAdd" else a * b, i[6], i[7])
+        elif kind == "QLinearConcat":
+            parts = [dequantize(*i[first : first + 3]) for first in range(2, len(i), 3)]
+            result = quantize(torch.cat(parts, attributes["axis"]), i[0], i[1])
+        elif kind == "QLinearSoftmax":
+            result = quantize(dequantize(*i[:3]).softmax(attributes["axis"]), i[3], i[4])
+        elif kind == "QLinearLeakyRelu":
+            result = quantize(functional.leaky_relu(dequantize(*i[:3]), attributes["alpha"]), i[3], i[4])
+        elif kind == "QLinearSigmoid":
+            result = quantize(dequantize(*i[:3]).sigmoid(), i[3], i[4])
+        elif kind == "QLinearGlobalAveragePool":
+            result = quantize(dequantize(*i[:3]).mean((2, 3), keepdim=True), i[3], i[4])
+        elif kind == "QLinearAveragePool":
             result = quantize(functional.avg_pool2d(dequantize(*i[:3]), attributes["kernel_shape"], attributes["strides"]), i[3], i[4])
         elif kind == "Conv":
             result = conv(get(0), get(1), get(2), attributes)
@@ -217,6 +240,11 @@ def interpret(proto, x):
             result = get(0).flatten(1)
         elif kind == "Reshape":
             result = get(0).reshape([int(extent) if extent else get(0).shape[0] for extent in get(1)])
+        elif kind == "Transpose":
+            result = get(0).permute(attributes["perm"])
+        elif kind == "ReduceMean":
+            axes = attributes["axes"] if "axes" in attributes else [int(axis) for axis in get(1)]
+            result = get(0).mean(axes, keepdim=bool(attributes.get("keepdims", 1)))
         elif kind in ("Cast", "Identity"):
             result = get(0)
         else:
@@ -235,7 +263,7 @@ class Calibration(quantization.CalibrationDataReader):
         return next(self.rows, None)
 
 
-def quantized(float_file, x, y, calibration):
+def quantized(float_file, calibration):
     """Every way in which ONNX Runtime quantises."""
     static = lambda name, **options: quantization.quantize_static(
         float_file, HERE / f"{name}.onnx", Calibration(calibration), **options)
@@ -246,18 +274,66 @@ def quantized(float_file, x, y, calibration):
         float_file = prepared
         static("qdq", quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
         static("qdq-per-channel", quant_format=QuantFormat.QDQ, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, per_channel=True)
+        for name in ["qdq", "qdq-per-channel"]:
+            with_own_scale_after_pooling(HERE / f"{name}.onnx")
         static("qoperator", quant_format=QuantFormat.QOperator, activation_type=QuantType.QUInt8, weight_type=QuantType.QUInt8)
         quantization.quantize_dynamic(float_file, HERE / "dynamic.onnx", weight_type=QuantType.QUInt8)
+
+
+def with_own_scale_after_pooling(path):
+    """Gives what average pooling returns a scale of its own.
+
+    With the scale of what goes in, means of four integers are on a half one time in four, and there the order of summation decides about a whole step.
+    """
+    proto = onnx.load(path)
+    pooled = {output for node in proto.graph.node if node.op_type in ("AveragePool", "GlobalAveragePool") for output in node.output}
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] in pooled:
+            (back,) = [other for other in proto.graph.node if node.output[0] in other.input]
+            scale = numpy_helper.to_array(constants[node.input[1]])
+            own = f"{node.input[0]}_own_scale"
+            proto.graph.initializer.append(numpy_helper.from_array((scale * 1.037).astype(np.float32), own))
+            node.input[1] = back.input[1] = own
+    onnx.save(proto, path)
+
+
+def undecided(proto, x):
+    """How near each sample comes to a half that has to be rounded, in steps: there the last bit decides between two gradients."""
+    nearest = torch.full((len(x),), torch.inf, dtype=torch.float64)
+
+    def watch(steps):
+        steps = steps.flatten(1)
+        torch.minimum(nearest, (steps - steps.floor() - 0.5).abs().amin(1), out=nearest)
+
+    given, Quantize.watch = Quantize.watch, watch
+    with torch.no_grad():
+        interpret(proto, x)
+    Quantize.watch = given
+    return nearest
+
+
+def quantized_references(x, y):
+    """The references of every quantised model, each at the first samples of x that stay clear of halves, a little paler than they are."""
+    paleness = 1 - 0.1 * torch.from_numpy(np.random.RandomState(3).rand(20, len(x), 1, 1, 1)).float()
+    candidates, answers = (x * paleness).flatten(0, 1), y.repeat(20)
     for name in ["qdq", "qdq-per-channel", "qoperator", "dynamic"]:
         proto = onnx.load(HERE / f"{name}.onnx")
-        if name == "dynamic":
-            # The scale is that of the whole batch, so the samples come one by one.
-            parts = [gradient(lambda x: interpret(proto, x), x[[row]], y[[row]]) for row in range(len(x))]
-            save(name, x, y, torch.cat(parts))
-        else:
-            save(name, x, y, gradient(lambda x: interpret(proto, x), x, y))
-        logits = interpret(proto, x).argmax(1)
-        print(name, [node.op_type for node in proto.graph.node], (logits == y).float().mean().item())
+        # The scale of dynamic quantisation is that of the whole batch, so the samples come one by one.
+        one_by_one = name == "dynamic"
+        size = 1 if one_by_one else len(x)
+        chosen = []
+        for block in torch.arange(len(candidates)).split(size):
+            if len(chosen) < SAMPLES:
+                chosen += block[undecided(proto, candidates[block]) >= CLEAR].tolist()
+        chosen = chosen[:SAMPLES]
+        if len(chosen) < SAMPLES:
+            raise ValueError(f"{name}: only {len(chosen)} samples stay clear of halves")
+        samples, labels = candidates[chosen], answers[chosen]
+        blocks = [[row] for row in range(SAMPLES)] if one_by_one else [list(range(SAMPLES))]
+        save(name, samples, labels, torch.cat([gradient(lambda x: interpret(proto, x), samples[rows].double(), labels[rows]) for rows in blocks]))
+        accuracy = (interpret(proto, samples.double()).argmax(1) == labels).float().mean().item()
+        print(name, [node.op_type for node in proto.graph.node], accuracy)
 
 
 def halves(model, float_file, x, y):
@@ -285,12 +361,13 @@ def main():
         float_file = pathlib.Path(folder) / "float.onnx"
         export(model, samples, float_file)
         # Calibrated on pale samples, so that the test saturates.
-        quantized(float_file, samples, labels, 0.8 * x[:256])
+        quantized(float_file, 0.8 * x[:256])
+        quantized_references(x[1200:], y[1200:])
         halves(model, float_file, samples, labels)
     rounding = train(Rounding(), x[:1200], y[:1200])
     print("accuracy", (rounding(x[1200:]).argmax(1) == y[1200:]).float().mean().item())
     export(rounding, samples, HERE / "rounding.onnx")
-    save("rounding", samples, labels, gradient(rounding, samples, labels))
+    save("rounding", samples, labels, gradient(rounding.double(), samples.double(), labels))
 
 
 if __name__ == "__main__":

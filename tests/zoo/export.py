@@ -8,6 +8,7 @@
 Weights are random, with the seed fixed by the name; batch normalisation is calibrated on random data so that deep networks stay in range.
 The arrays, at a batch of three: `x` (or token ids), `labels`, and in float64 `logits`, `loss`, `grad` (by `x`, or by the embedding of the tokens).
 The json says exporter, opset, whether the batch is pinned, the tensor to differentiate by, and how far float32 autograd is from float64.
+Samples are drawn where no unit is within rounding of its kink (kinks.py); the json says how far from it they stay.
 What is there already is left alone; `--again` makes it anew. An architecture that PyTorch cannot export is noted in failed.csv and skipped.
 
 Made with Python 3.11, torch 2.15.0, torchvision 0.29.2, timm 1.0.31, transformers 5.24.0, onnx 1.23.2, onnxscript 0.7.2, onnxruntime 1.31.1.
@@ -39,8 +40,12 @@ from torch.nn import functional
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import kinks  # noqa: E402
 import models  # noqa: E402
 
+# A sample is drawn again until its units are this many times farther from their kinks than float32 is from float64, so many times at most.
+MARGIN = 4.0
+DRAWS = 40
 OPSETS = [17, 13, 11, 14, 9, 16, 12]
 
 
@@ -84,7 +89,25 @@ def make(entry):
     calibrate(module, entry, generator)
     x = models.example_of(entry, generator)
     labels = torch.randint(0, models.CLASSES, (models.BATCH,), generator=generator)
-    return module, x, labels
+    return module, *away_from_kinks(module, entry, x, generator), labels
+
+
+def away_from_kinks(module, entry, x, generator):
+    """The samples, each drawn again until the network has a gradient there that rounding does not decide; and the smallest margin."""
+    exact = copy.deepcopy(module).double()
+    rows, margins = [], []
+    for row in x.split(1):
+        best, reached = row, kinks.margin(module, exact, row)
+        for _ in range(DRAWS):
+            if reached >= MARGIN:
+                break
+            drawn = models.example_of(entry, generator)[:1]
+            found = kinks.margin(module, exact, drawn)
+            if found > reached:
+                best, reached = drawn, found
+        rows.append(best)
+        margins.append(reached)
+    return torch.cat(rows), min(margins)
 
 
 def gradient_of(module, entry, x, labels):
@@ -174,7 +197,7 @@ def runs_as(path, x, logits, pinned):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     for size in (1,) if pinned else (1, len(x)):
         found = session.run(["logits"], {name: x[:size]})[0]
@@ -193,20 +216,23 @@ def attempts(exporter, number):
     return [(opset, pinned), *((wanted, pinned) for wanted in higher), (17, not pinned)]
 
 
-def renew_noise(entry, exporter, out):
-    """Measures PyTorch's own error again, for a model that is exported already."""
+def renew(entry, exporter, out):
+    """Draws the samples and computes the references again, for a model that is exported already."""
     path = out / f"{entry.name}-{exporter}.json"
-    module, x, labels = make(entry)
+    module, x, margin, labels = make(entry)
     about = json.loads(path.read_text())
-    about["noise"] = noise_of(module, entry, x, labels, np.load(path.with_suffix(".npz"))["grad"])
+    arrays, about["noise"] = references(module, entry, x, labels)
+    about["margin"] = margin if np.isfinite(margin) else None
+    runs_as(path.with_suffix(".onnx"), arrays["x"], arrays["logits"], about["pinned"])
+    np.savez(path.with_suffix(".npz"), **arrays)
     path.write_text(json.dumps(about, indent=1) + "\n")
-    return f"noise {about['noise']}"
+    return f"margin {margin:.1f}, noise {about['noise']}"
 
 
 def one(entry, number, exporter, out):
     begin = time.time()
     stem = out / f"{entry.name}-{exporter}"
-    module, x, labels = make(entry)
+    module, x, margin, labels = make(entry)
     arrays, noise = references(module, entry, x, labels)
     reasons = []
     for opset, pinned in attempts(exporter, number):
@@ -221,7 +247,7 @@ def one(entry, number, exporter, out):
             continue
         np.savez(str(stem) + ".npz", **arrays)
         about = {
-            "name": entry.name, "family": entry.family, "kind": entry.kind, "exporter": exporter, "opset": opset, "pinned": pinned, "wrt": wrt, "batch_axis": entry.batch_axis, "noise": noise,
+            "name": entry.name, "family": entry.family, "kind": entry.kind, "exporter": exporter, "opset": opset, "pinned": pinned, "wrt": wrt, "batch_axis": entry.batch_axis, "noise": noise, "margin": margin if np.isfinite(margin) else None,
             "parameters": sum(parameter.numel() for parameter in module.parameters()),
         }
         stem.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
@@ -236,7 +262,7 @@ def main():
     parser.add_argument("--only", nargs="*", default=[], help="parts of names")
     parser.add_argument("--part", default="1/1", help="K/N: every N-th model, from the K-th")
     parser.add_argument("--again", action="store_true", help="also what is there already")
-    parser.add_argument("--noise", action="store_true", help="only measure PyTorch's own error again, of what is there")
+    parser.add_argument("--references", action="store_true", help="only draw samples and compute references again, of what is there")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -248,10 +274,10 @@ def main():
             if number % parts != part - 1 or (arguments.only and not any(text in entry.name for text in arguments.only)):
                 continue
             there = (arguments.out / f"{entry.name}-{exporter}.json").exists()
-            if arguments.noise and not there or not arguments.noise and not arguments.again and there:
+            if arguments.references and not there or not arguments.references and not arguments.again and there:
                 continue
             try:
-                said = renew_noise(entry, exporter, arguments.out) if arguments.noise else one(entry, number, exporter, arguments.out)
+                said = renew(entry, exporter, arguments.out) if arguments.references else one(entry, number, exporter, arguments.out)
                 print(f"{entry.name}-{exporter}: {said}", flush=True)
             except Exception as error:  # noqa: BLE001
                 reason = " ".join(str(error).split())[:400]

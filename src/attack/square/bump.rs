@@ -1,25 +1,26 @@
-//! The ℓ2 moves of the square attack: bumps of two signs, paid for with what other windows give up.
+//! The ℓ2 and ℓ1 moves of the square attack: bumps of two signs, paid for with what other windows give up.
 
 use super::super::grid::{Grid, Window};
 use crate::rng::Stream;
+use crate::threat::Norm;
 use rand::Rng;
 
 /// Guards divisions by a length, as the reference implementation does.
 const GUARD: f64 = 1e-12;
 
-/// Two neighbouring pyramids of opposite sign on a rectangle, row by row, of Euclidean length 1.
+/// Two neighbouring pyramids of opposite sign on a rectangle, row by row, of length 1.
 ///
 /// They lie above one another, or beside one another where `beside` says so or there is a single row.
-pub(super) fn bump(rows: usize, columns: usize, beside: bool) -> Vec<f64> {
+pub(super) fn bump(norm: Norm, rows: usize, columns: usize, beside: bool) -> Vec<f64> {
     let mut values = if rows == 1 || (beside && columns > 1) {
-        let turned = halves(columns, rows);
+        let turned = halves(norm, columns, rows);
         (0..rows * columns)
             .map(|place| turned[place % columns * rows + place / columns])
             .collect()
     } else {
-        halves(rows, columns)
+        halves(norm, rows, columns)
     };
-    let length = length(&values).max(GUARD);
+    let length = length(norm, &values).max(GUARD);
     for value in &mut values {
         *value /= length;
     }
@@ -27,16 +28,16 @@ pub(super) fn bump(rows: usize, columns: usize, beside: bool) -> Vec<f64> {
 }
 
 /// A pyramid on the first half of the rows, and one turned over on the others; a single row has a single pyramid.
-fn halves(rows: usize, columns: usize) -> Vec<f64> {
+fn halves(norm: Norm, rows: usize, columns: usize) -> Vec<f64> {
     let upper = rows / 2;
-    let lower = pyramid(rows - upper, columns).into_iter();
-    let mut values = pyramid(upper, columns);
+    let lower = pyramid(norm, rows - upper, columns).into_iter();
+    let mut values = pyramid(norm, upper, columns);
     values.extend(lower.map(|value| if upper == 0 { value } else { -value }));
     values
 }
 
 /// Σ over the nested rectangles around the middle of 1/(k + 1)², k from 0 at the innermost; of length 1.
-fn pyramid(rows: usize, columns: usize) -> Vec<f64> {
+fn pyramid(norm: Norm, rows: usize, columns: usize) -> Vec<f64> {
     let mut values = vec![0.0; rows * columns];
     let (middle_row, middle_column) = (rows / 2, columns / 2);
     for ring in 0..=middle_row.max(middle_column) {
@@ -51,19 +52,36 @@ fn pyramid(rows: usize, columns: usize) -> Vec<f64> {
             }
         }
     }
-    let length = length(&values).max(GUARD);
+    let length = length(norm, &values).max(GUARD);
     for value in &mut values {
         *value /= length;
     }
     values
 }
 
-fn length(values: &[f64]) -> f64 {
-    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+/// What an element adds to the sum whose root is the length.
+fn share(norm: Norm, value: f64) -> f64 {
+    match norm {
+        Norm::L1 => value.abs(),
+        Norm::L2 | Norm::Linf | Norm::L0 => value * value,
+    }
+}
+
+/// The length of which such shares are the sum.
+fn root(norm: Norm, sum: f64) -> f64 {
+    match norm {
+        Norm::L1 => sum,
+        Norm::L2 | Norm::Linf | Norm::L0 => sum.sqrt(),
+    }
+}
+
+fn length(norm: Norm, values: &[f64]) -> f64 {
+    let shares = values.iter().map(|&value| share(norm, value));
+    root(norm, shares.sum())
 }
 
 /// The first perturbation, of length 1: bumps of random sign side by side all over the picture, five along each axis where there is room.
-pub(super) fn tiles(grid: Grid, stream: &mut Stream) -> Vec<f64> {
+pub(super) fn tiles(norm: Norm, grid: Grid, stream: &mut Stream) -> Vec<f64> {
     let mut delta = vec![0.0; grid.channels * grid.area()];
     let (tall, wide) = ((grid.rows / 5).max(1), (grid.columns / 5).max(1));
     let (down, across) = (grid.rows / tall, grid.columns / wide);
@@ -75,7 +93,7 @@ pub(super) fn tiles(grid: Grid, stream: &mut Stream) -> Vec<f64> {
             rows: row..row + tall,
             columns: column..column + wide,
         };
-        let bump = bump(tall, wide, stream.random());
+        let bump = bump(norm, tall, wide, stream.random());
         for channel in 0..grid.channels {
             let sign = sign(stream);
             for (position, value) in grid.positions(channel, &window).zip(&bump) {
@@ -83,15 +101,16 @@ pub(super) fn tiles(grid: Grid, stream: &mut Stream) -> Vec<f64> {
             }
         }
     }
-    normalize(&mut delta, 1.0);
+    normalize(norm, &mut delta, 1.0);
     delta
 }
 
 /// Moves the length that two windows hold, and what ε leaves over, into a new bump at the first of them.
 ///
 /// In each channel, the window becomes a bump of random sign plus its old content (each of length 1), brought to the length
-/// √(max(ε² − ‖δ‖², 0)/channels + ‖δ on both windows‖²); the second window becomes 0. `delta` then has length ε.
+/// √(max(ε² − ‖δ‖², 0)/channels + ‖δ on both windows‖²) (in ℓ1 without squares and root); the second window becomes 0. `delta` then has length ε.
 pub(super) fn shift(
+    norm: Norm,
     grid: Grid,
     delta: &mut [f64],
     epsilon: f64,
@@ -99,10 +118,10 @@ pub(super) fn shift(
     stream: &mut Stream,
 ) {
     let (to, from) = (grid.place(extents, stream), grid.place(extents, stream));
-    let bump = bump(extents.0, extents.1, stream.random());
-    let total = length(delta).powi(2);
-    let left = (epsilon * epsilon - total).max(0.0);
-    let squares = |window: &Window, skip: Option<&Window>| {
+    let bump = bump(norm, extents.0, extents.1, stream.random());
+    let total: f64 = delta.iter().map(|&value| share(norm, value)).sum();
+    let left = (share(norm, epsilon) - total).max(0.0);
+    let shares = |window: &Window, skip: Option<&Window>| {
         let mut sum = 0.0;
         for row in window.rows.clone() {
             for column in window.columns.clone() {
@@ -111,26 +130,26 @@ pub(super) fn shift(
                 if !counted {
                     let values =
                         (0..grid.channels).map(|channel| delta[grid.at(channel, row, column)]);
-                    sum += values.map(|value| value * value).sum::<f64>();
+                    sum += values.map(|value| share(norm, value)).sum::<f64>();
                 }
             }
         }
         sum
     };
-    let held = squares(&to, None) + squares(&from, Some(&to));
+    let held = shares(&to, None) + shares(&from, Some(&to));
     #[expect(clippy::cast_precision_loss, reason = "extents are far below 2^53")]
-    let target = (left / grid.channels as f64 + held).sqrt();
+    let target = root(norm, left / grid.channels as f64 + held);
     let mut contents = Vec::with_capacity(grid.channels);
     for channel in 0..grid.channels {
         let sign = sign(stream);
         let old: Vec<f64> = grid.positions(channel, &to).map(|at| delta[at]).collect();
-        let scale = 1.0 / (GUARD + length(&old));
+        let scale = 1.0 / (GUARD + length(norm, &old));
         let mut new: Vec<f64> = old
             .iter()
             .zip(&bump)
             .map(|(old, bump)| sign * bump + scale * old)
             .collect();
-        let scale = target / (GUARD + length(&new));
+        let scale = target / (GUARD + length(norm, &new));
         for value in &mut new {
             *value *= scale;
         }
@@ -144,12 +163,12 @@ pub(super) fn shift(
             delta[position] = value;
         }
     }
-    normalize(delta, epsilon);
+    normalize(norm, delta, epsilon);
 }
 
 /// Brings `delta` to a length.
-pub(super) fn normalize(delta: &mut [f64], to: f64) {
-    let scale = to / (GUARD + length(delta));
+pub(super) fn normalize(norm: Norm, delta: &mut [f64], to: f64) {
+    let scale = to / (GUARD + length(norm, delta));
     for value in delta {
         *value *= scale;
     }
@@ -177,7 +196,7 @@ mod tests {
     /// The formula by hand: a 2 × 3 half has rings of 1 and 1/4 around its middle (row 1, column 1).
     #[test]
     fn a_pyramid_adds_up_its_rings() {
-        let values = pyramid(2, 3);
+        let values = pyramid(Norm::L2, 2, 3);
         let expected = [0.25, 0.25, 0.25, 0.25, 1.25, 0.25];
         let length = expected.iter().map(|v: &f64| v * v).sum::<f64>().sqrt();
         for (value, expected) in values.iter().zip(expected) {
@@ -188,12 +207,12 @@ mod tests {
     #[test]
     fn a_bump_has_length_one_and_two_signs_either_way_round() {
         for (rows, columns) in [(3, 3), (5, 5), (1, 7), (7, 1), (4, 2), (23, 23)] {
-            for beside in [false, true] {
-                let bump = bump(rows, columns, beside);
-                assert!((length(&bump) - 1.0).abs() < 1e-9);
+            for (beside, norm) in [false, true].into_iter().zip([Norm::L2, Norm::L1]) {
+                let bump = bump(norm, rows, columns, beside);
+                assert!((length(norm, &bump) - 1.0).abs() < 1e-9);
                 assert!(bump.iter().any(|v| *v > 0.0) && bump.iter().any(|v| *v < 0.0));
                 if rows == columns {
-                    let other = super::bump(rows, columns, !beside);
+                    let other = super::bump(norm, rows, columns, !beside);
                     for (place, value) in bump.iter().enumerate() {
                         let turned = other[place % columns * columns + place / columns];
                         assert!((value - turned).abs() < 1e-12);
@@ -201,22 +220,24 @@ mod tests {
                 }
             }
         }
-        assert_eq!(bump(1, 1, true), [1.0]);
+        assert_eq!(bump(Norm::L2, 1, 1, true), [1.0]);
     }
 
     #[test]
     fn a_move_keeps_the_length_and_touches_two_windows_only() {
-        for shape in [&[3, 11, 9][..], &[28, 28], &[40], &[2, 2]] {
+        let shapes = [&[3, 11, 9][..], &[28, 28], &[40], &[2, 2]];
+        let both = |shape| [(Norm::L2, shape), (Norm::L1, shape)];
+        for (norm, shape) in shapes.into_iter().flat_map(both) {
             let grid = Grid::new(shape);
             let mut stream = seeded(3);
-            let mut delta = tiles(grid, &mut stream);
-            assert!((length(&delta) - 1.0).abs() < 1e-9, "{shape:?}");
-            normalize(&mut delta, 0.5);
+            let mut delta = tiles(norm, grid, &mut stream);
+            assert!((length(norm, &delta) - 1.0).abs() < 1e-9, "{shape:?}");
+            normalize(norm, &mut delta, 0.5);
             for _ in 0..50 {
                 let before = delta.clone();
                 let extents = (3.min(grid.rows), 3.min(grid.columns));
-                shift(grid, &mut delta, 0.5, extents, &mut stream);
-                assert!((length(&delta) - 0.5).abs() < 1e-9, "{shape:?}");
+                shift(norm, grid, &mut delta, 0.5, extents, &mut stream);
+                assert!((length(norm, &delta) - 0.5).abs() < 1e-9, "{shape:?}");
                 // Everything else is at most scaled, by one factor.
                 let mut factors: Vec<f64> = before
                     .iter()

@@ -1,9 +1,10 @@
 //! `mohs evaluate`: the arguments.
 
 use super::RuntimeArguments;
+use super::radius::Radius;
 use super::values::{
     BatchSize, DataPaths, Keep, Layout, Range, SearchPrecision, Shape, above_zero, attack, bounds,
-    default_formats, epsilon, format, number, positive, radii, whole,
+    default_formats, format, number, positive, radii, whole,
 };
 use crate::threat::{Bounds, Epsilon, Norm};
 use clap::Args;
@@ -126,7 +127,7 @@ pub struct EvaluateArguments {
     #[command(flatten)]
     pub model: ModelArguments,
 
-    /// The data set: .npz, .csv, CIFAR .bin, a folder of images, or two .npy or IDX files (samples,labels)
+    /// The data set: .npz, .csv, .parquet, CIFAR .bin, a folder of images, or two .npy or IDX files (samples,labels)
     #[arg(long, value_name = "DATA[,LABELS]", help_heading = "Data")]
     pub data: DataPaths,
     /// How the data set is read.
@@ -138,15 +139,22 @@ pub struct EvaluateArguments {
         long, value_name = "ATTACKS", value_parser = attack, default_value = "pgd", help_heading = "Attack"
     )]
     pub attack: Vec<String>,
-    /// The norm that perturbations are measured in
-    #[arg(long, value_enum, default_value_t = Norm::Linf, help_heading = "Attack")]
-    pub norm: Norm,
-    /// The radii, as fractions or decimals in the units of the data: 2/255,0.03
+    /// The norm that perturbations are measured in; of several, one after the other: linf,l2
     #[arg(
-        long, value_name = "RADII", value_delimiter = ',', value_parser = epsilon, allow_hyphen_values = true,
+        long,
+        value_name = "NORMS",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "linf",
+        help_heading = "Attack"
+    )]
+    pub norm: Vec<Norm>,
+    /// The radii, as fractions or decimals in the units of the data: 2/255,0.03; of one norm alone: l2:0.5
+    #[arg(
+        long, value_name = "RADII", value_delimiter = ',', value_parser = clap::value_parser!(Radius), allow_hyphen_values = true,
         required_unless_present = "minimal_epsilon", help_heading = "Attack"
     )]
-    pub epsilon: Vec<Epsilon>,
+    pub epsilon: Vec<Radius>,
     /// Look for the smallest radius that breaks each sample, between these two, and show its quantiles
     #[arg(long, value_name = "LOW,HIGH", value_parser = radii, allow_hyphen_values = true, help_heading = "Attack")]
     pub minimal_epsilon: Option<Range>,
@@ -216,21 +224,55 @@ pub struct Normalization {
 }
 
 impl EvaluateArguments {
+    /// The norms, each with its radii as they were written, ascending.
+    #[must_use]
+    pub fn threats(&self) -> Vec<(Norm, Vec<Epsilon>)> {
+        let radii = |norm: Norm| {
+            let own = self.epsilon.iter().filter(|radius| radius.counts_in(norm));
+            let mut own: Vec<Epsilon> = own.map(|radius| radius.epsilon.clone()).collect();
+            own.sort_by(|a, b| a.value().total_cmp(&b.value()));
+            own
+        };
+        self.norm.iter().map(|&norm| (norm, radii(norm))).collect()
+    }
+
     /// Checks what no argument can tell alone.
     ///
     /// # Errors
     ///
-    /// Where `--mean` and `--std` differ in length, or a radius is given twice.
+    /// Where `--mean` and `--std` differ in length, a norm or a radius is given twice, or one of them without the other.
     pub fn check(&self) -> Result<(), CheckError> {
         self.reading.normalization()?;
-        for (position, radius) in self.epsilon.iter().enumerate() {
-            let mut earlier = self.epsilon.iter().take(position);
-            let same = |twin: &&Epsilon| twin.value().to_bits() == radius.value().to_bits();
-            if let Some(twin) = earlier.find(same) {
-                return Err(CheckError::RepeatedEpsilon {
-                    first: twin.text().to_owned(),
-                    second: radius.text().to_owned(),
+        let norms = || self.norm.iter().map(Norm::to_string).collect::<Vec<_>>();
+        for (position, norm) in self.norm.iter().enumerate() {
+            if self.norm.iter().take(position).any(|other| other == norm) {
+                return Err(CheckError::RepeatedNorm(*norm));
+            }
+        }
+        for radius in &self.epsilon {
+            if !self.norm.iter().any(|&norm| radius.counts_in(norm)) {
+                return Err(CheckError::OtherNorm {
+                    radius: radius.to_string(),
+                    norms: norms().join(","),
                 });
+            }
+        }
+        if self.minimal_epsilon.is_some() && self.norm.len() > 1 {
+            return Err(CheckError::SeveralNorms(norms().join(",")));
+        }
+        for (norm, radii) in self.threats() {
+            if radii.is_empty() && !self.epsilon.is_empty() {
+                return Err(CheckError::NoRadius(norm));
+            }
+            for pair in radii.windows(2) {
+                if let [first, second] = pair
+                    && first.value().to_bits() == second.value().to_bits()
+                {
+                    return Err(CheckError::RepeatedEpsilon {
+                        first: first.text().to_owned(),
+                        second: second.text().to_owned(),
+                    });
+                }
             }
         }
         Ok(())
@@ -259,4 +301,27 @@ pub enum CheckError {
         /// The second spelling.
         second: String,
     },
+    /// A norm twice.
+    #[error("--norm has {0} twice; give each norm once")]
+    RepeatedNorm(Norm),
+    /// A norm without radii.
+    #[error(
+        "--norm has {0}, and no radius of --epsilon counts in it; give one, such as {0}:0.5, or take the norm out"
+    )]
+    NoRadius(Norm),
+    /// A radius of a norm that is not evaluated.
+    #[error(
+        "--epsilon has {radius}, and --norm is {norms}; add that norm to --norm, or take the radius out"
+    )]
+    OtherNorm {
+        /// The radius with its norm.
+        radius: String,
+        /// The norms.
+        norms: String,
+    },
+    /// One range in several norms.
+    #[error(
+        "--minimal-epsilon looks in one range, and --norm is {0}; give one norm, and search in the others by themselves"
+    )]
+    SeveralNorms(String),
 }

@@ -1,7 +1,8 @@
 //! The arguments of `mohs gate` and `mohs compare`.
 
 use super::EvaluateArguments;
-use super::values::{robust_threshold, seconds, share};
+use super::radius::robust_threshold;
+use super::values::{seconds, share};
 use crate::gate::{RobustThreshold, Thresholds};
 use crate::outcome::Estimate;
 use clap::Args;
@@ -25,10 +26,10 @@ pub struct ThresholdArguments {
     /// The least share of samples that are right as they are: 0.95 or 95%
     #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     pub min_clean_accuracy: Option<f64>,
-    /// The least robust accuracy, in the worst case over the attacks; everywhere (0.4), or by radius (2/255=0.8,8/255=0.4), or by norm
-    /// and radius (linf:8/255=0.4)
+    /// The least robust accuracy, in the worst case over the attacks; everywhere (0.4), or by radius (2/255=0.8,8/255=0.4), by norm
+    /// (l2=0.3), or by both (linf:8/255=0.4)
     #[arg(
-        long, value_name = "[[NORM:]RADIUS=]SHARE", value_delimiter = ',', value_parser = robust_threshold, allow_negative_numbers = true
+        long, value_name = "[PLACE=]SHARE", value_delimiter = ',', value_parser = robust_threshold, allow_negative_numbers = true
     )]
     pub min_robust_accuracy: Vec<RobustThreshold>,
     /// Which number is held against a threshold

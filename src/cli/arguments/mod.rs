@@ -4,6 +4,7 @@
 
 mod evaluate;
 mod gate;
+mod radius;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -17,6 +18,7 @@ pub use evaluate::{
     CheckError, EvaluateArguments, ModelArguments, Normalization, ReadingArguments,
 };
 pub use gate::{CompareArguments, GateArguments, ThresholdArguments};
+pub use radius::Radius;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 pub use train::{BatchNormArgument, TrainArguments};
@@ -135,7 +137,7 @@ pub struct RuntimeArguments {
     /// Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Threads per operator [default: the runtime's own choice]
+    /// Threads that compute at the same time [default: one per core]
     #[arg(long, value_name = "N", value_parser = values::above_zero::<NonZeroUsize>, allow_negative_numbers = true)]
     pub threads: Option<NonZeroUsize>,
     /// The ONNX Runtime library to load [default: found or downloaded, see `mohs doctor`]

@@ -195,8 +195,8 @@ fn help_of_evaluate() {
 
     Data:
           --data <DATA[,LABELS]>
-              The data set: .npz, .csv, CIFAR .bin, a folder of images, or two .npy
-              or IDX files (samples,labels)
+              The data set: .npz, .csv, .parquet, CIFAR .bin, a folder of images, or
+              two .npy or IDX files (samples,labels)
 
           --x-key <KEY>
               The name of the samples in an .npz file [default: x]
@@ -241,8 +241,9 @@ fn help_of_evaluate() {
 
               [default: pgd]
 
-          --norm <NORM>
-              The norm that perturbations are measured in
+          --norm <NORMS>
+              The norm that perturbations are measured in; of several, one after the
+              other: linf,l2
 
               Possible values:
               - linf: The largest absolute change of any element
@@ -254,7 +255,7 @@ fn help_of_evaluate() {
 
           --epsilon <RADII>
               The radii, as fractions or decimals in the units of the data:
-              2/255,0.03
+              2/255,0.03; of one norm alone: l2:0.5
 
           --minimal-epsilon <LOW,HIGH>
               Look for the smallest radius that breaks each sample, between these
@@ -332,7 +333,7 @@ fn help_of_evaluate() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -493,7 +494,7 @@ fn help_of_gradient() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -718,7 +719,7 @@ fn help_of_train() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -801,7 +802,7 @@ fn help_of_demo() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -843,7 +844,7 @@ fn help_of_doctor() {
               [default: auto]
 
           --threads <N>
-              Threads per operator [default: the runtime's own choice]
+              Threads that compute at the same time [default: one per core]
 
           --onnxruntime <PATH>
               The ONNX Runtime library to load [default: found or downloaded, see
@@ -897,7 +898,10 @@ fn help_of_list() {
 fn defaults() {
     let arguments = evaluate("");
     assert_eq!(arguments.attack, ["pgd"]);
-    assert_eq!((arguments.norm, arguments.keep), (Norm::Linf, Keep::Any));
+    assert_eq!(
+        (arguments.norm, arguments.keep),
+        (vec![Norm::Linf], Keep::Any)
+    );
     assert_eq!(arguments.bounds, Bounds::UNIT);
     assert_eq!(
         (
@@ -923,7 +927,10 @@ fn values_are_read() {
          --batch-size 32 --limit 10 --input-shape 3,224,224 --scale 1/255 --layout nhwc",
     );
     assert_eq!(arguments.attack, ["fgsm,pgd:steps=40,restarts=5", "fgm"]);
-    assert_eq!((arguments.norm, arguments.keep), (Norm::L1, Keep::Last));
+    assert_eq!(
+        (arguments.norm, arguments.keep),
+        (vec![Norm::L1], Keep::Last)
+    );
     assert_eq!(
         arguments.bounds,
         Bounds {
@@ -945,7 +952,7 @@ fn values_are_read() {
     let texts: Vec<&str> = arguments
         .epsilon
         .iter()
-        .map(|epsilon| epsilon.text())
+        .map(|radius| radius.epsilon.text())
         .collect();
     assert_eq!(texts, ["2/255", "0.03", "1"]);
     assert_eq!(arguments.data.labels, Some("y.npy".into()));
@@ -1024,7 +1031,7 @@ fn each_bad_value_is_refused_with_its_reason() {
     error: invalid value '-1' for '--offset <N>': this must be a whole number, 0 or above
     error: invalid value '3,0,224' for '--input-shape <SHAPE>': a shape is whole numbers above 0, such as 3,224,224, without the batch axis
     error: invalid value '3,' for '--input-shape <SHAPE>': a shape is whole numbers above 0, such as 3,224,224, without the batch axis
-    error: invalid value 'l3' for '--norm <NORM>'
+    error: invalid value 'l3' for '--norm <NORMS>'
     error: invalid value 'all' for '--keep <KEEP>'
     error: invalid value 'hwc' for '--layout <LAYOUT>'
     error: invalid value '-1' for '--scale <FACTOR>': the number must be above 0

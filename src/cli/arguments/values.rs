@@ -1,6 +1,5 @@
 //! Values of single arguments, each refused with its own reason.
 
-use crate::gate::RobustThreshold;
 use crate::loss::Loss;
 use crate::outcome::Estimate;
 use crate::report::FORMATS;
@@ -267,36 +266,27 @@ pub(super) fn radii(text: &str) -> Result<Range, ValueError> {
 }
 
 /// A share from 0 to 1, or a percentage with its sign.
-pub(super) fn share(text: &str) -> Result<f64, ValueError> {
-    let share = match text.trim().strip_suffix('%') {
-        Some(percent) => parse_number(percent)? / 100.0,
-        None => parse_number(text)?,
-    };
-    if (0.0..=1.0).contains(&share) {
-        Ok(share)
-    } else {
-        Err(ValueError::NotAShare)
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share(pub(super) f64);
+
+impl FromStr for Share {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let share = match text.trim().strip_suffix('%') {
+            Some(percent) => parse_number(percent)? / 100.0,
+            None => parse_number(text)?,
+        };
+        if (0.0..=1.0).contains(&share) {
+            Ok(Share(share))
+        } else {
+            Err(ValueError::NotAShare)
+        }
     }
 }
 
-/// `[[NORM:]RADIUS=]SHARE`
-pub(super) fn robust_threshold(text: &str) -> Result<RobustThreshold, ValueError> {
-    let Some((place, accuracy)) = text.rsplit_once('=') else {
-        return Ok(RobustThreshold {
-            norm: None,
-            epsilon: None,
-            accuracy: share(text)?,
-        });
-    };
-    let (norm, radius) = match place.split_once(':') {
-        Some((norm, radius)) => (Some(norm.trim().parse()?), radius),
-        None => (None, place),
-    };
-    Ok(RobustThreshold {
-        norm,
-        epsilon: Some(radius.parse()?),
-        accuracy: share(accuracy)?,
-    })
+pub(super) fn share(text: &str) -> Result<f64, ValueError> {
+    text.parse().map(|Share(share)| share)
 }
 
 pub(super) fn seconds(text: &str) -> Result<f64, ValueError> {

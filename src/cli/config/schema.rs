@@ -69,6 +69,9 @@ fn property(key: &Arg) -> Value {
         .collect();
     if !takes_value(key) {
         property["type"] = json!("boolean");
+    } else if !possible.is_empty() && takes_list(key) {
+        let one = json!({ "enum": possible });
+        property["anyOf"] = json!([one.clone(), { "type": "array", "items": one }]);
     } else if !possible.is_empty() {
         property["enum"] = json!(possible);
     } else if is_path(key) && !takes_list(key) {
@@ -219,7 +222,11 @@ mod tests {
         let properties = schema["properties"].as_object().unwrap();
         assert_eq!(properties.len(), keys().len());
         assert_eq!(schema["additionalProperties"], json!(false));
-        assert_eq!(properties["norm"]["enum"], json!(["linf", "l2", "l1", "l0"]));
+        let norms = json!(["linf", "l2", "l1", "l0"]);
+        let one_or_several = &properties["norm"]["anyOf"];
+        assert_eq!(one_or_several[0]["enum"], norms);
+        assert_eq!(one_or_several[1]["items"]["enum"], norms);
+        assert_eq!(properties["keep"]["enum"], json!(["any", "last"]));
         assert_eq!(properties["keep_softmax"]["type"], json!("boolean"));
         assert_eq!(properties["seed"]["default"], json!("0"));
         assert!(

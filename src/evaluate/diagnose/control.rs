@@ -56,6 +56,7 @@ pub(in super::super) fn run(
         attack: attack.as_ref(),
         most: CONTROLLED,
         search: None,
+        ensemble: None,
         ..*job
     };
     let run = super::super::run_of(planned, norm, epsilon);

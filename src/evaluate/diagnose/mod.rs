@@ -39,6 +39,8 @@ pub(super) struct Tally {
 /// One attack of an evaluation, as far as diagnostics need it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trial<'a> {
+    /// What it is called in the rows: the attack's own label, or that of its ensemble.
+    pub(super) label: &'a str,
     pub(super) attack: &'a dyn Attack,
     pub(super) norm: Norm,
     pub(super) epsilons: &'a [f64],
@@ -178,7 +180,7 @@ impl Trial<'_> {
     ) -> Diagnostic {
         Diagnostic {
             kind,
-            attack: Some(self.attack.label()),
+            attack: Some(self.label.to_owned()),
             norm: Some(self.norm),
             epsilons,
             figure,
@@ -371,6 +373,7 @@ mod tests {
     fn trial(attack: &str, tallies: [Tally; 3]) -> Vec<Diagnostic> {
         let plan = AttackPlan::parse(attack).unwrap();
         let trial = Trial {
+            label: &plan.attacks()[0].label(),
             attack: plan.attacks()[0].gradient().unwrap().as_ref(),
             norm: Norm::Linf,
             epsilons: &EPSILONS,
@@ -474,6 +477,7 @@ mod tests {
         assert_eq!(late([80, 9, 12]), [("not-converged", vec![0.1], true)]);
         let plan = AttackPlan::parse("pgd").unwrap();
         let single = Trial {
+            label: "pgd",
             attack: plan.attacks()[0].gradient().unwrap().as_ref(),
             norm: Norm::Linf,
             epsilons: &EPSILONS,

@@ -4,7 +4,7 @@
 //! differentiated branch by branch; a `Loop` or `Scan` that is left is refused, with the reason.
 
 use crate::grad::rule::{Cotangents, Rule, Vjp};
-use crate::grad::vjp;
+use crate::grad::{vjp, vjp_straight_through};
 use crate::graph::{Attribute, Builder, Dim, Expr, Fact, Graph, Node, ValueId, passes};
 use crate::onnx::from_tensor;
 use crate::onnx::proto::{AttributeProto, AttributeType, GraphProto, NodeProto, ValueInfoProto};
@@ -76,6 +76,9 @@ fn differentiate<'g>(
     mut branch: Graph,
     outside: &[Expr<'g>],
 ) -> Result<GraphProto, String> {
+    if n.straight_through() && passes::has_quantized(&branch) {
+        branch = passes::dequantize(branch).0;
+    }
     let mut taken: HashSet<String> = HashSet::new();
     let own = branch
         .real_inputs()
@@ -125,7 +128,12 @@ fn differentiate<'g>(
         .map(|(result, cotangent)| Some((*result, builder.expr(*cotangent)?)))
         .collect();
     let seeds = seeds.ok_or("a cotangent has no shape")?;
-    let found = vjp(&builder, &seeds, &wrt).map_err(|error| error.to_string())?;
+    let differentiate = if n.straight_through() {
+        vjp_straight_through
+    } else {
+        vjp
+    };
+    let found = differentiate(&builder, &seeds, &wrt).map_err(|error| error.to_string())?;
     let cotangents = wrt.iter().zip(found).map(|(id, found)| {
         let value = builder
             .expr(*id)

@@ -12,7 +12,9 @@ mod fused;
 mod heads;
 mod masks;
 mod normalization;
+mod packed;
 mod quantized;
+mod quantized_contrib;
 mod rotary;
 
 use super::super::{Attributes, Builder, Dim, Expr, Graph, Node, ValueId};
@@ -58,6 +60,7 @@ const EXPANSIONS: &[(&str, &str, Expand)] = &[
     (CONTRIB, "Gelu", activation::gelu),
     (CONTRIB, "GroupQueryAttention", attention::grouped),
     (CONTRIB, "LayerNormalization", normalization::layer),
+    (CONTRIB, "MatMulNBits", packed::matmul_nbits),
     (CONTRIB, "MultiHeadAttention", attention::multi_head),
     (CONTRIB, "QuickGelu", activation::quick_gelu),
     (CONTRIB, "RotaryEmbedding", rotary::embedding),
@@ -85,9 +88,20 @@ const QUANTIZED: &[(&str, &str, Expand)] = &[
     ("", "QLinearMatMul", quantized::matmul),
     ("", "QuantizeLinear", quantized::quantize),
     (CONTRIB, "DequantizeLinear", quantized::dequantize),
+    (
+        CONTRIB,
+        "DynamicQuantizeMatMul",
+        quantized_contrib::dynamic_matmul,
+    ),
+    (
+        CONTRIB,
+        "MatMulIntegerToFloat",
+        quantized_contrib::matmul_to_float,
+    ),
     (CONTRIB, "QGemm", quantized::gemm),
     (CONTRIB, "QLinearAdd", quantized::add),
     (CONTRIB, "QLinearAveragePool", quantized::average_pool),
+    (CONTRIB, "QLinearConcat", quantized_contrib::concat),
     (
         CONTRIB,
         "QLinearGlobalAveragePool",
@@ -96,6 +110,8 @@ const QUANTIZED: &[(&str, &str, Expand)] = &[
     (CONTRIB, "QLinearLeakyRelu", quantized::leaky_relu),
     (CONTRIB, "QLinearMul", quantized::mul),
     (CONTRIB, "QLinearSigmoid", quantized::sigmoid),
+    (CONTRIB, "QLinearSoftmax", quantized_contrib::softmax),
+    (CONTRIB, "QLinearWhere", quantized_contrib::choose),
     (CONTRIB, "QuantizeLinear", quantized::quantize),
 ];
 

@@ -7,7 +7,7 @@ use super::super::table::{epsilon, symbol};
 use super::super::verdict::{measured, signed_percent, subject, threshold};
 use super::chart::{NARROW, WIDE, curves as curves_of, marker, svg};
 use super::{Section, escape};
-use crate::outcome::{Norm, SummaryRow, Verdict, WORST_CASE};
+use crate::outcome::{Norm, SummaryRow, Verdict, WORST_CASE, p_value_text};
 use std::fmt::Write;
 
 /// What marks a number that is not to be trusted.
@@ -261,7 +261,7 @@ pub(super) fn comparison(document: &Document) -> Option<Section> {
                 _ => ("", "cannot tell"),
             };
             format!(
-                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td><b>{}</b></td><td>{} – {}</td><td>{:.1e}</td>\
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td><b>{}</b></td><td>{} – {}</td><td>{}</td>\
                  <td class=\"{class}\">{word}</td></tr>\n",
                 escape(&row.attack),
                 symbol(row.norm),
@@ -271,7 +271,7 @@ pub(super) fn comparison(document: &Document) -> Option<Section> {
                 signed_percent(row.difference),
                 signed_percent(row.difference_low),
                 signed_percent(row.difference_high),
-                row.p_value
+                escape(&p_value_text(row.p_value))
             )
         })
         .collect();

@@ -33,6 +33,14 @@ fn without_onnx_runtime_the_message_names_every_place_and_every_way_out() {
     ];
     let evaluation = evaluate("model.onnx", "data.npz", &[]);
     sandbox.fails(bare(&sandbox, &evaluation), 3, &words);
+    // A gate that could not run has neither passed nor failed.
+    let gate = [
+        &["gate"],
+        evaluation.get(1..).unwrap(),
+        &["--min-robust-accuracy", "0.5"],
+    ]
+    .concat();
+    sandbox.fails(bare(&sandbox, &gate), 3, &words);
     let gradient = ["gradient", "model.onnx", "-o", "gradient.onnx"];
     sandbox.fails(bare(&sandbox, &gradient), 3, &words);
     sandbox.fails(bare(&sandbox, &["demo", "--out", "demo"]), 3, &words);

@@ -10,6 +10,7 @@ pub(crate) mod fixtures;
 mod gate;
 mod minimal;
 mod models;
+mod norms;
 mod results;
 
 use assert_cmd::Command;

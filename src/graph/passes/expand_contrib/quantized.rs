@@ -45,7 +45,7 @@ fn range(dtype: DType) -> Result<(f64, f64), String> {
 }
 
 /// A scale or a zero point in single precision, along an axis of what has this rank.
-fn along(value: Expr<'_>, axis: usize, rank: usize) -> Result<Expr<'_>, String> {
+pub(super) fn along(value: Expr<'_>, axis: usize, rank: usize) -> Result<Expr<'_>, String> {
     let value = value.cast(DType::F32);
     match value.shape().as_slice() {
         [] => Ok(value),
@@ -55,35 +55,65 @@ fn along(value: Expr<'_>, axis: usize, rank: usize) -> Result<Expr<'_>, String> 
             shape[axis] = *extent;
             Ok(value.reshape(&shape))
         }
-        _ => Err("a scale for each block is not covered".into()),
+        _ => Err("its scale is neither one number nor one for each index of an axis".into()),
     }
+}
+
+/// A number for each block of an axis as one for each index, stretched to a shape.
+fn by_block<'g>(
+    value: Expr<'g>,
+    axis: usize,
+    block: i64,
+    shape: &[Dim],
+) -> Result<Expr<'g>, String> {
+    let mut stretched = value.shape();
+    if stretched.len() != shape.len() || axis >= shape.len() {
+        return Err("its scales by block are not of the rank of what they scale".into());
+    }
+    let mut flat = stretched.clone();
+    stretched.insert(axis + 1, Dim::fixed(block));
+    flat[axis] = flat[axis].times(block);
+    let value = value.cast(DType::F32).unsqueeze(&[axis + 1]);
+    let value = value.expand(&stretched).reshape(&flat);
+    Ok(value.slice(axis, 0, shape[axis]))
 }
 
 /// A scale and a zero point.
 #[derive(Clone, Copy)]
-struct Grid<'g> {
-    scale: Expr<'g>,
-    zero: Option<Expr<'g>>,
-    axis: usize,
+pub(super) struct Grid<'g> {
+    pub(super) scale: Expr<'g>,
+    pub(super) zero: Option<Expr<'g>>,
+    pub(super) axis: usize,
+    /// How many neighbours along the axis share a scale, where that is not all or one.
+    pub(super) block: Option<i64>,
 }
 
 impl<'g> Grid<'g> {
     /// From two neighbouring operands.
-    fn at(n: &Fused<'g>, scale: usize, axis: usize) -> Result<Self, String> {
+    pub(super) fn at(n: &Fused<'g>, scale: usize, axis: usize) -> Result<Self, String> {
         Ok(Grid {
             scale: n.x(scale)?,
             zero: n.optional(scale + 1),
             axis,
+            block: n.int("block_size").filter(|&block| block > 0),
         })
     }
 
+    /// The scale or the zero point, to go with a shape.
+    fn along(self, value: Expr<'g>, shape: &[Dim]) -> Result<Expr<'g>, String> {
+        match self.block {
+            Some(block) => by_block(value, self.axis, block, shape),
+            None => along(value, self.axis, shape.len()),
+        }
+    }
+
     /// (q − zero) · scale.
-    fn dequantize(self, q: Expr<'g>) -> Result<Expr<'g>, String> {
-        let rank = q.rank();
-        let scale = along(self.scale, self.axis, rank)?;
+    pub(super) fn dequantize(self, q: Expr<'g>) -> Result<Expr<'g>, String> {
+        let shape = q.shape();
+        let scale = self.along(self.scale, &shape)?;
         let q = q.cast(DType::F32);
         let q = match self.zero {
-            Some(zero) => q - along(zero, self.axis, rank)?,
+            Some(zero) => q - self.along(zero, &shape)?,
             None => q,
         };
         Ok(q * scale)
@@ -101,38 +131,42 @@ impl<'g> Grid<'g> {
         } else {
             0.5 - 2f64.powi(-14)
         };
-        let rank = x.rank();
+        let shape = x.shape();
         let x = x.cast(DType::F32);
         let (low, high) = (low - almost_half, high + almost_half);
-        let scaled = x / along(self.scale, self.axis, rank)?;
+        let scaled = x / self.along(self.scale, &shape)?;
         let Some(zero) = self.zero else {
             return Ok(scaled.max(low).min(high).unary("Round"));
         };
-        let zero = along(zero, self.axis, rank)?;
+        let zero = self.along(zero, &shape)?;
         let end = |bound| zero.builder().scalar(DType::F32, bound) - zero;
         Ok(scaled.max(end(low)).min(end(high)).unary("Round") + zero)
     }
 
     /// To the type of the zero point; unsigned bytes without one.
-    fn quantize_like_zero(self, x: Expr<'g>) -> Result<Expr<'g>, String> {
+    pub(super) fn quantize_like_zero(self, x: Expr<'g>) -> Result<Expr<'g>, String> {
         self.quantize(x, self.zero.map_or(DType::U8, Expr::dtype))
     }
 }
 
-fn axis(n: &Fused<'_>, rank: usize) -> Result<usize, String> {
-    let axis = n.int("axis").unwrap_or(1);
+/// The attribute `axis`, counted from the front.
+pub(super) fn axis_or(n: &Fused<'_>, default: i64, rank: usize) -> Result<usize, String> {
+    let axis = n.int("axis").unwrap_or(default);
     let counted = if axis < 0 {
         axis + i64::try_from(rank).unwrap_or_default()
     } else {
         axis
     };
-    usize::try_from(counted).map_err(|_| format!("its axis {axis} is none of its operand's"))
+    let found = usize::try_from(counted).ok();
+    found
+        .filter(|&axis| axis < rank.max(2))
+        .ok_or_else(|| format!("its axis {axis} is none of its operand's"))
 }
 
 /// y = clip(round(x / scale) + zero).
 pub(super) fn quantize<'g>(n: &Fused<'g>) -> Results<'g> {
     let x = n.x(0)?;
-    let grid = Grid::at(n, 1, axis(n, x.rank())?)?;
+    let grid = Grid::at(n, 1, axis_or(n, 1, x.rank())?)?;
     let asked = n.int("output_dtype").filter(|&number| number != 0);
     let dtype = match (grid.zero, asked) {
         (Some(zero), _) => zero.dtype(),
@@ -148,7 +182,7 @@ pub(super) fn quantize<'g>(n: &Fused<'g>) -> Results<'g> {
 /// y = (q − zero) · scale.
 pub(super) fn dequantize<'g>(n: &Fused<'g>) -> Results<'g> {
     let q = n.x(0)?;
-    let grid = Grid::at(n, 1, axis(n, q.rank())?)?;
+    let grid = Grid::at(n, 1, axis_or(n, 1, q.rank())?)?;
     Ok(vec![Some(grid.dequantize(q)?.cast(grid.scale.dtype()))])
 }
 
@@ -167,6 +201,7 @@ pub(super) fn dynamic<'g>(n: &Fused<'g>) -> Results<'g> {
         scale,
         zero: Some(zero),
         axis: 0,
+        block: None,
     };
     Ok(vec![
         Some(grid.quantize_like_zero(x)?),
