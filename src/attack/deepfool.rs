@@ -15,7 +15,7 @@ pub(super) const SPEC: AttackSpec = AttackSpec {
     summary: "Steps onto the nearest of the linearised boundaries until the point is misclassified",
     what_it_does: "\
 Takes the margin of each candidate class and its gradient for a hyperplane, at distance |margin|/‖g‖_q (q = 2 in ℓ2, 1 in ℓ∞), and adds the shortest way onto the nearest of them \
-to a perturbation r: r += distance·g/‖g‖₂ in ℓ2, distance·sign(g) in ℓ∞. The next point is x₀ + (1 + overshoot)·r, clipped to the bounds.
+to a perturbation r: r += distance·g/‖g‖₂ in ℓ2, distance·sign(g) in ℓ∞, each a ten-thousandth of the range of values longer. The next point is x₀ + (1 + overshoot)·r, clipped to the bounds.
 A sample is done with its first misclassified point. Each step takes one gradient per candidate; the candidates are those with the largest scores of the clean sample.",
     when_to_use: "\
 For a quick distance to compare with published ones: a few steps are enough.",
@@ -53,6 +53,9 @@ Moosavi-Dezfooli, Fawzi and Frossard: DeepFool: a simple and accurate method to 
 
 /// A distance that no hyperplane has.
 const NEVER: f64 = 1e30;
+
+/// How much further each step goes, in units of the distance between the bounds; as in Foolbox.
+const NUDGE: f64 = 1e-4;
 
 /// Steps onto the nearest linearised boundary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,7 +180,10 @@ impl Attack for DeepFool {
         let steepness = geometry::dual_length(context.norm, pass.gradient);
         let distance = (pass.loss.abs() / steepness).min(NEVER);
         let nearer = distance.lt(shortest);
-        let here = distance * geometry::steepest(context.norm, pass.gradient);
+        // Elements that meet a bound do not move, and each step then closes but a part of the gap: it would never be crossed.
+        let width = context.high - context.low;
+        let nudge = width.lt(NEVER).select(NUDGE * width, 0.0);
+        let here = (distance + nudge) * geometry::steepest(context.norm, pass.gradient);
         let (shortest, way) = (nearer.select(distance, shortest), nearer.select(here, way));
         let last = candidate.gt(f64::from(self.candidates.get()) - 1.5);
         let total = last.select(total + way, total);
