@@ -115,7 +115,8 @@ impl Trial<'_> {
     fn late(&self) -> Option<Diagnostic> {
         let found = self.worst(|tally| tally.late, LATE)?;
         let most = self.tallies.iter().map(|tally| tally.late).max()?;
-        if found.0 < GRAVE || most < FEW {
+        // A few late finds are usual: boundaries are everywhere.
+        if found.0 < LATE || most < FEW {
             return None;
         }
         let finding = format!(
@@ -472,8 +473,7 @@ mod tests {
             ..Tally::default()
         };
         let late = |counts: [u64; 3]| kinds(&trial("pgd", counts.map(tally)));
-        assert!(late([9, 0, 0]).is_empty(), "less than one in a hundred");
-        assert_eq!(late([0, 9, 12]), [("not-converged", vec![0.2, 0.3], false)]);
+        assert!(late([0, 9, 49]).is_empty(), "less than one in twenty");
         assert_eq!(late([80, 9, 12]), [("not-converged", vec![0.1], true)]);
         let plan = AttackPlan::parse("pgd").unwrap();
         let single = Trial {
