@@ -92,7 +92,9 @@ pub(super) fn step<'a>(
     let toward = match context.norm {
         Norm::Linf => geometry::project(context, toward),
         // Only where the step ends is the exact projection worth its time.
-        Norm::L2 | Norm::L1 | Norm::L0 => geometry::within_bounds(context, rescaled(context, toward)),
+        Norm::L2 | Norm::L1 | Norm::L0 => {
+            geometry::within_bounds(context, rescaled(context, toward))
+        }
     };
     let with_momentum =
         point + TOWARD * (toward - point) + (1.0 - TOWARD) * (point - state.previous);

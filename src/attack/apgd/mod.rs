@@ -324,7 +324,9 @@ impl Attack for Apgd {
             Norm::Linf | Norm::L2 => {
                 dense::step(self.steps.get(), context, pass, &State::new(state))
             }
-            Norm::L1 | Norm::L0 => sparse::step(self.steps.get(), context, pass, &State::new(state)),
+            Norm::L1 | Norm::L0 => {
+                sparse::step(self.steps.get(), context, pass, &State::new(state))
+            }
         };
         if self.eot > NonZeroU32::MIN {
             Averaged::new(self.eot, pass, state).step(step)

@@ -82,7 +82,10 @@ fn files_that_are_no_data_are_refused() {
     std::fs::write(sandbox.path("half.npz"), &whole[..whole.len() / 2]).unwrap();
     evaluated("half.npz", &["half.npz"]);
     std::fs::write(sandbox.path("data.parquet"), "PAR1").unwrap();
-    evaluated("data.parquet", &["data.parquet", "features parquet", ".npz"]);
+    evaluated(
+        "data.parquet",
+        &["data.parquet", "features parquet", ".npz"],
+    );
     let message = sandbox.refused(
         &evaluate("model.onnx", "dta.npz", &[]),
         &["dta.npz", "no such file"],
