@@ -6,7 +6,7 @@ use super::chain::Cell;
 use super::engine::{self, Job, Ran};
 use super::ledger::Ledger;
 use super::source::Source;
-use super::{Clean, Config, Error, Gradients, Keep, Observer, Progress, Tally, queries};
+use super::{Clean, Config, Error, Gradients, Keep, Observer, Progress, queries};
 use crate::attack::{AutoAttack, Planned, Stage};
 use crate::model::Judge;
 use crate::outcome::Accumulator;
@@ -76,22 +76,7 @@ pub(super) fn run(
         restarts += stage.attack.restarts(config.norm);
     }
     ran.notes.extend(notes(job, &stages, &samples));
-    let mut ledger = Ledger {
-        config: &config,
-        label: &label,
-        accumulator,
-        progress,
-        observer,
-        waiting: BTreeMap::new(),
-        next: None,
-        tallies: vec![Tally::default(); config.epsilons.len()],
-        searches: false,
-        nearest: false,
-        budget: 0,
-        found: Vec::new(),
-        ensemble: false,
-        results: Vec::new(),
-    };
+    let mut ledger = Ledger::new(&config, &label, accumulator, progress, observer);
     for (&index, sample) in &samples {
         if sample.is_right() {
             ledger.count(sample.clean, &sample.cells);

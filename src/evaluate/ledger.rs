@@ -34,6 +34,34 @@ pub(super) struct Ledger<'a, 'o> {
     pub(super) results: Vec<(u64, Vec<Cell>)>,
 }
 
+impl<'a, 'o> Ledger<'a, 'o> {
+    /// Nothing handed on yet, of an attack at given radii that is no part of an ensemble.
+    pub(super) fn new(
+        config: &'a Config,
+        label: &'o str,
+        accumulator: &'o mut Accumulator,
+        progress: &'o mut Progress,
+        observer: &'o mut dyn Observer,
+    ) -> Self {
+        Ledger {
+            config,
+            label,
+            accumulator,
+            progress,
+            observer,
+            waiting: BTreeMap::new(),
+            next: None,
+            tallies: vec![Tally::default(); config.epsilons.len()],
+            searches: false,
+            nearest: false,
+            budget: 0,
+            found: Vec::new(),
+            ensemble: false,
+            results: Vec::new(),
+        }
+    }
+}
+
 impl Ledger<'_, '_> {
     /// A sample that the model gets wrong as it is: never attacked, never robust.
     pub(super) fn wrong_clean(

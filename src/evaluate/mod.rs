@@ -20,7 +20,7 @@ use crate::outcome::{
     Accumulator, Diagnostic, Run, SampleOutcome, SummaryError, SummaryRow, mark_untrustworthy,
 };
 use crate::threat::{Bounds, Norm, Precision};
-use diagnose::{Tally, Trial};
+use diagnose::Trial;
 pub use minimal::minimal_epsilon;
 use source::Source;
 use std::collections::HashMap;

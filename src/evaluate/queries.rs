@@ -4,7 +4,6 @@
 //! What a sample gets depends on its own search alone, so batch size and order change nothing.
 
 use super::chain::{Chain, Pace, Turn};
-use super::diagnose::Tally;
 use super::engine::{Job, Ran};
 use super::ledger::Ledger;
 use super::source::Source;
@@ -15,7 +14,6 @@ use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
 use crate::threat::confine_to;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,20 +42,10 @@ pub(super) fn run(
         capacity: job.slots.min(job.samples()).max(1),
         slots: Vec::new(),
         ledger: Ledger {
-            config: job.config,
-            label,
-            accumulator,
-            progress,
-            observer,
-            waiting: BTreeMap::new(),
-            next: None,
-            tallies: vec![Tally::default(); job.config.epsilons.len()],
             searches: job.search.is_some(),
             nearest: job.attack.goal() == Goal::MinimumNorm,
-            budget: 0,
-            found: Vec::new(),
             ensemble: job.ensemble.is_some(),
-            results: Vec::new(),
+            ..Ledger::new(job.config, label, accumulator, progress, observer)
         },
         judge,
         job,
