@@ -5,15 +5,15 @@
 //! What a sample gets depends on its own chain alone, so batch size and order change nothing.
 
 use super::chain::{Cell, Chain, Pace, Turn};
+use super::crew::{self, News, Report, Worker};
 use super::diagnose::Tally;
 use super::ledger::Ledger;
-use super::minimal::{Bracket, Found};
-use super::source::Source;
+use super::minimal::Found;
 use super::{CleanVerdicts, Config, Error, Keep, Observer, Progress, located};
 use crate::attack::host::HostArrays;
 use crate::attack::{Attack, Context, Goal};
 use crate::data::Dataset;
-use crate::model::program::{Program, Start};
+use crate::model::program::{Luggage, Program, Start};
 use crate::model::{GradientGraph, Judge, Model};
 use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
@@ -96,6 +96,9 @@ impl<'a, A: ?Sized> Job<'a, A> {
 /// How far beyond the radius a point may be to be judged, brought back into the ball: more than any rounding, less than anything else.
 const NEAR: f64 = 1.01;
 
+/// One slot in so many may be without work.
+const SPARE: usize = 16;
+
 /// What running a job has shown besides the outcomes.
 #[derive(Debug, Default)]
 pub(super) struct Ran {
@@ -130,48 +133,81 @@ pub(super) fn run(
     };
     let slots = job.slots.min(job.samples()).max(1);
     let before = Instant::now();
-    let program = Program::new(job.model, &gradient, job.attack, norm, bounds, slots)?;
+    let (attack, threat) = (job.attack, (norm, bounds));
+    let programs = Program::abreast(job.model, &gradient, attack, threat, slots, judge.lanes())?;
     let setup_seconds = before.elapsed().as_secs_f64();
     drop(gradient);
-    let mut engine = Engine {
-        source: Source::new(job.model, job.data, bounds)?.first(job.most),
-        capacity: program.slots(),
-        program,
-        chains: Vec::new(),
-        ledger: Ledger {
-            searches: job.search.is_some(),
-            nearest: job.attack.goal() == Goal::MinimumNorm,
-            budget: budget(job),
-            ensemble: job.ensemble.is_some(),
-            ..Ledger::new(job.config, label, accumulator, progress, observer)
-        },
-        judge,
-        job,
-        seconds: vec![0.0; job.config.epsilons.len()],
-        runtime_seconds: 0.0,
+    let ledger = Ledger {
+        searches: job.search.is_some(),
+        nearest: attack.goal() == Goal::MinimumNorm,
+        budget: budget(job),
+        ensemble: job.ensemble.is_some(),
+        ..Ledger::new(job.config, label, accumulator, progress, observer)
     };
-    engine.fill()?;
-    while !engine.chains.is_empty() {
-        engine.round()?;
-        engine.fill()?;
-    }
-    let Engine {
-        seconds,
-        runtime_seconds,
-        mut ledger,
-        ..
-    } = engine;
-    ledger.add_seconds(&seconds)?;
-    let mut found = ledger.found;
-    found.sort_by_key(|found| found.index);
-    Ok(Ran {
-        setup_seconds,
-        runtime_seconds,
-        tallies: ledger.tallies,
-        found,
-        results: ledger.results,
-        notes: Vec::new(),
+    judge.apart(programs.len(), |judges| {
+        let engines = programs.into_iter().zip(judges);
+        let mut engines: Vec<Engine> = engines
+            .map(|(program, judge)| Engine {
+                job,
+                capacity: program.slots(),
+                program,
+                judge,
+                chains: Vec::new(),
+                report: Report::default(),
+                clock: Clock::new(job.config),
+            })
+            .collect();
+        let ledger = crew::run(job.of(&()), attack.goal(), ledger, &mut engines)?;
+        let clocks = engines.into_iter().map(|engine| engine.clock);
+        Ran::new(setup_seconds, clocks.collect(), ledger)
     })
+}
+
+impl Ran {
+    /// What the ledger has, and the time of each worker.
+    pub(super) fn new(
+        setup_seconds: f64,
+        clocks: Vec<Clock>,
+        mut ledger: Ledger<'_, '_>,
+    ) -> Result<Self, Error> {
+        #[expect(clippy::cast_precision_loss, reason = "a handful of workers")]
+        let workers = clocks.len().max(1) as f64;
+        let mut clock = Clock::new(ledger.config);
+        for other in clocks {
+            clock.runtime += other.runtime / workers;
+            let shares = clock.shares.iter_mut().zip(other.shares);
+            shares.for_each(|(sum, share)| *sum += share / workers);
+        }
+        ledger.add_seconds(&clock.shares)?;
+        let mut found = ledger.found;
+        found.sort_by_key(|found| found.index);
+        Ok(Ran {
+            setup_seconds,
+            runtime_seconds: clock.runtime,
+            tallies: ledger.tallies,
+            found,
+            results: ledger.results,
+            notes: Vec::new(),
+        })
+    }
+}
+
+/// Where the time of one worker went, in seconds.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// Of each ε.
+    pub(super) shares: Vec<f64>,
+    /// In the runs of ONNX Runtime's sessions.
+    pub(super) runtime: f64,
+}
+
+impl Clock {
+    pub(super) fn new(config: &Config) -> Self {
+        Clock {
+            shares: vec![0.0; config.epsilons.len()],
+            runtime: 0.0,
+        }
+    }
 }
 
 /// The steps that a sample takes at one ε unless it is broken before; 0 where it goes on after it is broken.
@@ -183,17 +219,15 @@ fn budget(job: &Job<'_>) -> u64 {
     }
 }
 
-struct Engine<'a, 'o> {
+struct Engine<'a, 'j> {
     job: &'a Job<'a>,
     program: Program,
-    judge: &'o mut Judge,
-    source: Source,
+    judge: &'j mut Judge,
     /// One chain per occupied slot, at the slot's position.
     chains: Vec<Chain>,
     capacity: usize,
-    ledger: Ledger<'a, 'o>,
-    seconds: Vec<f64>,
-    runtime_seconds: f64,
+    report: Report,
+    clock: Clock,
 }
 
 /// A point that goes to the judge.
@@ -202,45 +236,63 @@ struct Proposal {
     point: Vec<f32>,
 }
 
-impl Engine<'_, '_> {
-    /// Gives every free slot a sample; those that are wrong clean are done without one.
-    fn fill(&mut self) -> Result<(), Error> {
-        while self.chains.len() < self.capacity {
-            let Some(item) = self.source.next()? else {
-                break;
-            };
-            let Some(open) = self.job.open(item.index) else {
-                continue;
-            };
-            self.ledger.next.get_or_insert(item.index);
-            let clean = self.job.clean.get(item.position);
-            let (clean, rivals) = clean.ok_or_else(|| {
-                Error::Config("the data set has grown while it was evaluated".into())
-            })?;
-            if clean.prediction == item.label {
-                let mut chain = Chain::new(&item, clean).toward(rivals);
-                chain.open = open;
-                let norm = self.job.config.norm;
-                chain.bracket = self.job.search.map(|range| Bracket::new(norm, range));
-                if self.job.attack.goal() == Goal::MinimumNorm {
-                    // One run for all radii.
-                    chain.epsilon = open.saturating_sub(1);
-                }
-                begin(self.job, &mut self.program, self.chains.len(), &chain)?;
-                self.chains.push(chain);
-            } else {
-                self.ledger.wrong_clean(item.index, item.label, clean)?;
-            }
+impl Worker for Engine<'_, '_> {
+    type Load = (Chain, Luggage);
+
+    fn busy(&self) -> usize {
+        self.chains.len()
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn take(&mut self, fresh: Vec<Chain>, given: Vec<Self::Load>) -> Result<(), Error> {
+        let busy = self.chains.len() + fresh.len() + given.len();
+        self.program.resize(busy)?;
+        for (chain, luggage) in given {
+            self.program.unpack(self.chains.len(), &luggage)?;
+            self.chains.push(chain);
+        }
+        for chain in fresh {
+            begin(self.job, &mut self.program, self.chains.len(), &chain)?;
+            self.chains.push(chain);
         }
         Ok(())
     }
 
-    /// One run of the program, and what follows from it.
+    fn give(&mut self, count: usize) -> Result<Vec<Self::Load>, Error> {
+        let kept = self.chains.len().saturating_sub(count);
+        let slots = kept..self.chains.len();
+        let packed: Result<Vec<_>, _> = slots.map(|slot| self.program.pack(slot)).collect();
+        Ok(self.chains.drain(kept..).zip(packed?).collect())
+    }
+
+    fn report(&mut self) -> Report {
+        std::mem::take(&mut self.report)
+    }
+
     fn round(&mut self) -> Result<(), Error> {
+        let proposals = self.step()?;
+        self.report.gradients += self.chains.len() as u64;
+        self.judge(proposals)?;
+        self.turn()?;
+        // Slots without work cost as much as the others, and making room anew costs a little as well.
+        let (busy, slots) = (self.chains.len(), self.program.slots());
+        if slots - busy > slots / SPARE {
+            self.program.resize(busy)?;
+        }
+        Ok(())
+    }
+}
+
+impl Engine<'_, '_> {
+    /// One run of the program; the points that may break their samples.
+    fn step(&mut self) -> Result<Vec<Proposal>, Error> {
         let before = Instant::now();
         let (observed, advance) = self.program.run()?;
         let spent = before.elapsed().as_secs_f64();
-        self.runtime_seconds += spent;
+        self.clock.runtime += spent;
         let (steps, goal) = (self.job.attack.steps(), self.job.attack.goal());
         let Config { norm, keep, .. } = *self.job.config;
         let epsilons = &self.job.config.epsilons;
@@ -256,7 +308,7 @@ impl Engine<'_, '_> {
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
         let share = spent / self.chains.len() as f64;
         for (slot, chain) in self.chains.iter_mut().enumerate() {
-            self.seconds[chain.epsilon] += share;
+            self.clock.shares[chain.epsilon] += share;
             chain.count();
             if !magnitudes[slot].is_finite() {
                 // There is no next point; the current one is what this restart came to.
@@ -284,10 +336,8 @@ impl Engine<'_, '_> {
                 }
             }
         }
-        self.ledger.progress.gradients += self.chains.len() as u64;
         self.program.advance(advance);
-        self.judge(proposals)?;
-        self.turn()
+        Ok(proposals)
     }
 
     /// Brings each proposal inside ball and bounds, and asks the judge.
@@ -339,7 +389,7 @@ impl Engine<'_, '_> {
             })
         })?;
         let spent = before.elapsed().as_secs_f64();
-        self.runtime_seconds += spent;
+        self.clock.runtime += spent;
         #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
         let share = spent / proposals.len() as f64;
         for (Proposal { slot, point }, verdict) in proposals.into_iter().zip(verdicts) {
@@ -347,15 +397,15 @@ impl Engine<'_, '_> {
             if chain.is_broken() {
                 continue;
             }
-            self.seconds[chain.epsilon] += share;
+            self.clock.shares[chain.epsilon] += share;
             if goal == Goal::MinimumNorm {
                 chain.judged_nearest(*norm, point, verdict);
                 continue;
             }
             let epsilon = chain.radius(epsilons);
             if chain.judged(&point, verdict) {
-                self.ledger
-                    .adversarial(chain, verdict.prediction, epsilon, &point)?;
+                self.report
+                    .broken(chain, verdict.prediction, epsilon, point);
             }
         }
         Ok(())
@@ -403,17 +453,13 @@ impl Engine<'_, '_> {
                         let prediction = nearest.cell.prediction;
                         let reaching = config.epsilons.iter().find(|e| **e >= nearest.distance);
                         if let Some(&epsilon) = reaching {
-                            self.ledger
-                                .adversarial(&chain, prediction, epsilon, &nearest.point)?;
+                            let point = nearest.point.clone();
+                            self.report.broken(&chain, prediction, epsilon, point);
                         }
                     }
-                    self.ledger.finished(&chain)?;
+                    self.report.news.push(News::Finished(Box::new(chain)));
                 }
             }
-        }
-        if self.source.is_over() {
-            self.program.shrink(self.chains.len())?;
-            self.capacity = self.capacity.min(self.program.slots());
         }
         Ok(())
     }

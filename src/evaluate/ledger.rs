@@ -1,6 +1,7 @@
 //! What is handed on: outcomes in the order of the data, whatever the order in which samples are done.
 
 use super::chain::{Cell, Chain};
+use super::crew::Broken;
 use super::diagnose::Tally;
 use super::minimal::Found;
 use super::{Adversarial, Clean, Config, Error, Observer, Progress};
@@ -180,21 +181,16 @@ impl Ledger<'_, '_> {
         }
     }
 
-    pub(super) fn adversarial(
-        &mut self,
-        chain: &Chain,
-        prediction: u32,
-        epsilon: f64,
-        point: &[f32],
-    ) -> Result<(), Error> {
+    /// A point that breaks a sample.
+    pub(super) fn adversarial(&mut self, broken: &Broken) -> Result<(), Error> {
         let found = Adversarial {
-            index: chain.index,
-            label: chain.label,
-            prediction,
+            index: broken.index,
+            label: broken.label,
+            prediction: broken.prediction,
             attack: self.label,
             norm: self.config.norm,
-            epsilon,
-            point,
+            epsilon: broken.epsilon,
+            point: &broken.point,
         };
         self.observer.adversarial(&found).map_err(Error::Observer)
     }

@@ -5,6 +5,7 @@
 //! It writes no file and draws no bar.
 
 mod chain;
+mod crew;
 mod diagnose;
 mod engine;
 mod ensemble;
@@ -160,8 +161,8 @@ pub struct Adversarial<'a> {
     pub point: &'a [f32],
 }
 
-/// Follows an evaluation.
-pub trait Observer {
+/// Follows an evaluation; told by one thread at a time, not always the same.
+pub trait Observer: Send {
     /// One sample is done under one attack at one ε; attack by attack, sample by sample in the order of the data, ε ascending.
     ///
     /// # Errors

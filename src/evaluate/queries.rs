@@ -1,10 +1,11 @@
-//! The loop for attacks that need no gradient: every slot asks about one point, the model as shipped answers them all at once.
+//! The worker for attacks that need no gradient: every slot asks about one point, the model as shipped answers them all at once.
 //!
 //! Each point is brought inside the ball and the bounds before it is asked about, so that every answer is a verdict of the judge.
 //! What a sample gets depends on its own search alone, so batch size and order change nothing.
 
 use super::chain::{Chain, Pace, Turn};
-use super::engine::{Job, Ran};
+use super::crew::{self, News, Report, Worker};
+use super::engine::{Clock, Job, Ran};
 use super::ledger::Ledger;
 use super::source::Source;
 use super::{Config, Error, Keep, Observer, Progress, located};
@@ -37,48 +38,42 @@ pub(super) fn run(
     let setup_seconds = before.elapsed().as_secs_f64();
     let label = job.attack.label();
     let label = job.ensemble.map_or(label.as_str(), |e| e.label);
-    let mut engine = Engine {
-        source: Source::new(job.model, job.data, job.config.bounds)?.first(job.most),
-        capacity: job.slots.min(job.samples()).max(1),
-        slots: Vec::new(),
-        ledger: Ledger {
-            searches: job.search.is_some(),
-            nearest: job.attack.goal() == Goal::MinimumNorm,
-            ensemble: job.ensemble.is_some(),
-            ..Ledger::new(job.config, label, accumulator, progress, observer)
-        },
-        judge,
-        job,
-        starts,
-        seconds: vec![0.0; job.config.epsilons.len()],
-        runtime_seconds: 0.0,
-        lost: 0,
+    let goal = job.attack.goal();
+    let ledger = Ledger {
+        searches: job.search.is_some(),
+        nearest: goal == Goal::MinimumNorm,
+        ensemble: job.ensemble.is_some(),
+        ..Ledger::new(job.config, label, accumulator, progress, observer)
     };
-    engine.fill()?;
-    while !engine.slots.is_empty() {
-        engine.round()?;
-        engine.fill()?;
-    }
-    let Engine {
-        seconds,
-        runtime_seconds,
-        lost,
-        mut ledger,
-        ..
-    } = engine;
-    ledger.add_seconds(&seconds)?;
-    let notes = (lost > 0).then(|| {
-        format!(
-            "{label}: for {lost} samples no point was found that the model gets wrong, however far away: they count as robust without having been attacked"
-        )
-    });
-    Ok(Ran {
-        setup_seconds,
-        runtime_seconds,
-        tallies: ledger.tallies,
-        found: ledger.found,
-        results: ledger.results,
-        notes: notes.into_iter().collect(),
+    let wanted = job.slots.min(job.samples()).max(1);
+    judge.apart(wanted, |judges| {
+        let workers = judges.len();
+        let mut engines: Vec<Engine> = judges
+            .iter_mut()
+            .enumerate()
+            .map(|(position, judge)| Engine {
+                job,
+                judge,
+                slots: Vec::new(),
+                capacity: (wanted - position).div_ceil(workers),
+                report: Report::default(),
+                starts: &starts,
+                clock: Clock::new(job.config),
+                lost: 0,
+            })
+            .collect();
+        let ledger = crew::run(job.of(&()), goal, ledger, &mut engines)?;
+        let lost: u64 = engines.iter().map(|engine| engine.lost).sum();
+        let clocks = engines.into_iter().map(|engine| engine.clock);
+        let notes = (lost > 0).then(|| {
+            format!(
+                "{label}: for {lost} samples no point was found that the model gets wrong, however far away: they count as robust without having been attacked"
+            )
+        });
+        Ok(Ran {
+            notes: notes.into_iter().collect(),
+            ..Ran::new(setup_seconds, clocks.collect(), ledger)?
+        })
     })
 }
 
@@ -112,55 +107,68 @@ struct Slot {
     asks: bool,
 }
 
-struct Engine<'a, 'o> {
+struct Engine<'a, 'j> {
     job: &'a Job<'a, dyn QueryAttack>,
-    judge: &'o mut Judge,
-    source: Source,
+    judge: &'j mut Judge,
     slots: Vec<Slot>,
     capacity: usize,
-    ledger: Ledger<'a, 'o>,
-    starts: Vec<Beginning>,
-    seconds: Vec<f64>,
-    runtime_seconds: f64,
+    starts: &'a [Beginning],
+    report: Report,
+    clock: Clock,
     /// Samples for which no wrong point was found at all.
     lost: u64,
 }
 
-impl Engine<'_, '_> {
-    /// Gives every free slot a sample; those that are wrong clean are done without one.
-    fn fill(&mut self) -> Result<(), Error> {
-        while self.slots.len() < self.capacity {
-            let Some(item) = self.source.next()? else {
-                break;
-            };
-            let Some(open) = self.job.open(item.index) else {
-                continue;
-            };
-            self.ledger.next.get_or_insert(item.index);
-            let clean = self.job.clean.get(item.position);
-            let (clean, _) = clean.ok_or_else(|| {
-                Error::Config("the data set has grown while it was evaluated".into())
-            })?;
-            if clean.prediction == item.label {
-                let mut chain = Chain::new(&item, clean);
-                chain.open = open;
-                if self.job.attack.goal() == Goal::MinimumNorm {
-                    // One run for all radii.
-                    chain.epsilon = open.saturating_sub(1);
-                }
-                self.slots.push(Slot {
-                    search: self.begin(&chain),
-                    point: chain.clean.clone(),
-                    chain,
-                    asks: true,
-                });
-            } else {
-                self.ledger.wrong_clean(item.index, item.label, clean)?;
-            }
-        }
+impl Worker for Engine<'_, '_> {
+    type Load = Slot;
+
+    fn busy(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn take(&mut self, fresh: Vec<Chain>, given: Vec<Slot>) -> Result<(), Error> {
+        self.slots.extend(given);
+        let fresh = fresh.into_iter().map(|chain| Slot {
+            search: self.begin(&chain),
+            point: chain.clean.clone(),
+            chain,
+            asks: true,
+        });
+        let fresh: Vec<Slot> = fresh.collect();
+        self.slots.extend(fresh);
         Ok(())
     }
 
+    fn give(&mut self, count: usize) -> Result<Vec<Slot>, Error> {
+        let kept = self.slots.len().saturating_sub(count);
+        Ok(self.slots.split_off(kept))
+    }
+
+    fn report(&mut self) -> Report {
+        std::mem::take(&mut self.report)
+    }
+
+    /// One point of every slot, and what follows from it.
+    fn round(&mut self) -> Result<(), Error> {
+        let before = Instant::now();
+        self.propose();
+        let (verdicts, scores) = self.ask()?;
+        self.answer(&verdicts, &scores)?;
+        self.judge_best()?;
+        #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
+        let share = before.elapsed().as_secs_f64() / self.slots.len() as f64;
+        for slot in &self.slots {
+            self.clock.shares[slot.chain.epsilon] += share;
+        }
+        self.turn()
+    }
+}
+
+impl Engine<'_, '_> {
     /// A search at the beginning of the chain's restart.
     fn begin(&self, chain: &Chain) -> Box<dyn Search> {
         let Config {
@@ -186,21 +194,6 @@ impl Engine<'_, '_> {
                 purpose: Purpose::Queries,
             }),
         })
-    }
-
-    /// One point of every slot, and what follows from it.
-    fn round(&mut self) -> Result<(), Error> {
-        let before = Instant::now();
-        self.propose();
-        let (verdicts, scores) = self.ask()?;
-        self.answer(&verdicts, &scores)?;
-        self.judge_best()?;
-        #[expect(clippy::cast_precision_loss, reason = "a share of the time")]
-        let share = before.elapsed().as_secs_f64() / self.slots.len() as f64;
-        for slot in &self.slots {
-            self.seconds[slot.chain.epsilon] += share;
-        }
-        self.turn()
     }
 
     /// Lets every search write its next point, and brings that inside.
@@ -245,7 +238,7 @@ impl Engine<'_, '_> {
         }
         let before = Instant::now();
         let scores = self.judge.scores(&points, &data)?;
-        self.runtime_seconds += before.elapsed().as_secs_f64();
+        self.clock.runtime += before.elapsed().as_secs_f64();
         let verdicts = self.judge.verdicts(&scores, &labels);
         let verdicts = verdicts.map_err(|error| {
             located(error, Some(self.job.attack.label()), |row| {
@@ -278,8 +271,8 @@ impl Engine<'_, '_> {
                     slot.chain.judged(&slot.point, verdict);
                     let epsilon = epsilons[slot.chain.epsilon];
                     let prediction = verdict.prediction;
-                    self.ledger
-                        .adversarial(&slot.chain, prediction, epsilon, &slot.point)?;
+                    let point = slot.point.clone();
+                    self.report.broken(&slot.chain, prediction, epsilon, point);
                 }
                 Goal::MinimumNorm => {
                     if slot.chain.is_nearer(*norm, &slot.point) {
@@ -318,8 +311,9 @@ impl Engine<'_, '_> {
             let slot = &mut self.slots[position];
             if slot.chain.judged(&slot.point, verdict) {
                 let epsilon = self.job.config.epsilons[slot.chain.epsilon];
-                self.ledger
-                    .adversarial(&slot.chain, verdict.prediction, epsilon, &slot.point)?;
+                let point = slot.point.clone();
+                self.report
+                    .broken(&slot.chain, verdict.prediction, epsilon, point);
             }
         }
         Ok(())
@@ -355,15 +349,15 @@ impl Engine<'_, '_> {
                 }
                 Turn::Finished => {
                     let slot = self.slots.swap_remove(position);
-                    self.finish(&slot.chain)?;
+                    self.finish(slot.chain);
                 }
             }
         }
         Ok(())
     }
 
-    /// Hands on what is known of a sample.
-    fn finish(&mut self, chain: &Chain) -> Result<(), Error> {
+    /// Reports what is known of a sample.
+    fn finish(&mut self, chain: Chain) {
         if self.job.attack.goal() == Goal::MinimumNorm {
             self.lost += u64::from(chain.nearest.is_none());
             let within = chain.nearest.as_ref().and_then(|nearest| {
@@ -372,11 +366,12 @@ impl Engine<'_, '_> {
                 Some((nearest, *epsilon))
             });
             if let Some((nearest, epsilon)) = within {
-                self.ledger
-                    .adversarial(chain, nearest.cell.prediction, epsilon, &nearest.point)?;
+                let point = nearest.point.clone();
+                self.report
+                    .broken(&chain, nearest.cell.prediction, epsilon, point);
             }
         }
-        self.ledger.finished(chain)
+        self.report.news.push(News::Finished(Box::new(chain)));
     }
 }
 

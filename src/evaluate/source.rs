@@ -72,12 +72,6 @@ impl Source {
         Source { most, ..self }
     }
 
-    /// Whether every sample was given out.
-    pub(super) fn is_over(&self) -> bool {
-        self.position as u64 >= self.most
-            || (self.cursor == self.batch.labels.len() && self.samples.left() == 0)
-    }
-
     /// The next samples; `None` after the last.
     pub(super) fn block(&mut self) -> Result<Option<Block<'_>>, Error> {
         self.cursor = 0;

@@ -139,15 +139,15 @@ impl Buffer {
         Ok(())
     }
 
-    /// Keeps the first rows.
-    pub(super) fn shrink(&mut self, slots: usize) -> Result<(), Error> {
-        let mut smaller = Buffer::new(self.feed.clone(), slots)?;
-        let kept = ..slots * self.feed.width();
+    /// Another number of rows, of which the first are kept and those that are new are zeros.
+    pub(super) fn resize(&mut self, slots: usize) -> Result<(), Error> {
+        let mut other = Buffer::new(self.feed.clone(), slots)?;
         with_element!(self, Element => {
-            let target = smaller.value.as_mut_slice::<Element>()?;
-            target.copy_from_slice(&self.value.as_slice::<Element>()?[kept]);
+            let target = other.value.as_mut_slice::<Element>()?;
+            let kept = target.iter_mut().zip(self.value.as_slice::<Element>()?);
+            kept.for_each(|(target, &element)| *target = element);
         });
-        self.value = smaller.value;
+        self.value = other.value;
         Ok(())
     }
 

@@ -238,7 +238,6 @@ pub(super) fn fuse(
         .collect();
     let outputs = [
         ("mohs.prediction", predictions.id()),
-        ("mohs.loss", loss.cast(DType::F32).id()),
         ("mohs.magnitude", magnitudes.id()),
         ("mohs.next", next_point.id()),
     ];

@@ -46,7 +46,7 @@ impl Answers {
     }
 }
 
-/// A forward session of the model as shipped.
+/// The model as shipped, in a session for each thread that it runs on.
 #[derive(Debug)]
 pub struct Judge {
     runner: Runner,
@@ -62,6 +62,25 @@ impl Judge {
     #[must_use]
     pub fn answers(&self) -> Answers {
         self.answers
+    }
+
+    /// How many threads can ask at the same time.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.runner.lanes()
+    }
+
+    /// Lets threads ask at the same time: what `work` is given is this judge in that many parts, and at most [`Judge::lanes`].
+    pub fn apart<T>(&mut self, count: usize, work: impl FnOnce(&mut [Judge]) -> T) -> T {
+        let parts = self.runner.split(count).into_iter();
+        let mut judges: Vec<Judge> = parts
+            .map(|runner| Judge::new(runner, self.answers))
+            .collect();
+        let done = work(&mut judges);
+        for judge in judges {
+            self.runner.join(judge.runner);
+        }
+        done
     }
 
     /// The scores of each point, `[n, classes]`, or its label, `[n, 1]`; `points` holds n samples one behind the other, and `data` the data that they come from,

@@ -5,11 +5,11 @@
 use super::buffer::Buffer;
 use super::fuse::{attacked, fuse, state_input};
 use super::gradient::GradientGraph;
-use super::lane::{self, Lane, Plan};
+use super::lane;
 use super::runner::Feed;
 use super::{Batch, Error, Model};
 use crate::attack::{Attack, Extent};
-use crate::runtime::{SessionOptions, Value};
+use crate::runtime::{Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::{Bounds, Norm};
 
@@ -17,7 +17,6 @@ use crate::threat::{Bounds, Norm};
 #[derive(Debug)]
 pub struct Observed {
     predictions: Vec<i64>,
-    losses: Vec<f32>,
     magnitudes: Vec<f32>,
 }
 
@@ -26,12 +25,6 @@ impl Observed {
     #[must_use]
     pub fn predictions(&self) -> &[i64] {
         &self.predictions
-    }
-
-    /// The loss of each slot's point.
-    #[must_use]
-    pub fn losses(&self) -> &[f32] {
-        &self.losses
     }
 
     /// Σ |g| of each slot: 0 where the gradient is dead, not finite where it is no gradient.
@@ -62,55 +55,32 @@ pub struct Start<'a> {
     pub step_size: f64,
 }
 
-/// How slots are spread over lanes.
-#[derive(Debug, Clone, Copy)]
-struct Layout {
-    batch: Batch,
-    lanes: usize,
-}
-
-impl Layout {
-    /// The lane and the row in it.
-    fn seat(self, slot: usize) -> (usize, usize) {
-        match self.batch {
-            // In turn, so that the lanes stay equally long while the batch shrinks.
-            Batch::Dynamic => (slot % self.lanes, slot / self.lanes),
-            // A lane runs its whole batch whether it is used or not: one after the other.
-            Batch::Fixed(size) => (slot / size, slot % size),
-        }
-    }
-
-    /// How many rows a lane has of that many slots.
-    fn rows(self, lane: usize, slots: usize) -> usize {
-        match self.batch {
-            Batch::Dynamic => slots.saturating_sub(lane).div_ceil(self.lanes),
-            Batch::Fixed(size) => size,
-        }
-    }
-
-    /// What each lane has of its rows, in the order of the slots.
-    fn gather<T: Copy>(self, slots: usize, rows: &[&[T]]) -> Vec<T> {
-        let seats = (0..slots).map(|slot| self.seat(slot));
-        seats
-            .filter_map(|(lane, row)| rows.get(lane)?.get(row).copied())
-            .collect()
-    }
-}
-
 /// The step of an attack with the slots that it moves.
 #[derive(Debug)]
 pub struct Program {
-    lanes: Vec<Lane>,
+    session: Session,
+    point: Buffer,
+    clean: Buffer,
+    data: Option<Buffer>,
+    labels: Buffer,
+    targets: Option<Buffer>,
+    epsilon: Buffer,
+    step_size: Buffer,
+    states: Vec<Buffer>,
     batch: Batch,
     slots: usize,
     width: usize,
 }
 
+/// The work of one slot, on its way from one program to another of the same graph.
+#[derive(Debug)]
+pub struct Luggage(Vec<Buffer>);
+
 impl Program {
-    /// Fuses the step into the gradient graph and loads it, with room for that many slots (a fixed batch has its own number, once for each lane).
+    /// A single program, as [`Program::abreast`] loads it.
     ///
     /// # Errors
-    /// Where the attacked value has no fixed sample shape, or ONNX Runtime cannot load the graph.
+    /// As there.
     pub fn new(
         model: &Model,
         gradient: &GradientGraph,
@@ -119,6 +89,24 @@ impl Program {
         bounds: Bounds,
         slots: usize,
     ) -> Result<Self, Error> {
+        let mut programs = Self::abreast(model, gradient, attack, (norm, bounds), slots, 1)?;
+        let program = programs.pop();
+        program.ok_or_else(|| Error::Internal("no program was loaded".into()))
+    }
+
+    /// Fuses the step into the gradient graph and loads it with room for that many slots in all, once for each of at most `most` threads that
+    /// work at the same time (a fixed batch has its own number of slots, once for each).
+    ///
+    /// # Errors
+    /// Where the attacked value has no fixed sample shape, or ONNX Runtime cannot load the graph.
+    pub fn abreast(
+        model: &Model,
+        gradient: &GradientGraph,
+        attack: &dyn Attack,
+        (norm, bounds): (Norm, Bounds),
+        slots: usize,
+        most: usize,
+    ) -> Result<Vec<Self>, Error> {
         let graph = fuse(gradient, attack, norm, bounds)?;
         let (input, _) = attacked(gradient)?;
         let fact = graph
@@ -131,35 +119,30 @@ impl Program {
         let width: usize = sample_shape.iter().product();
         let (name, dtype) = (graph.name(input).to_owned(), fact.dtype);
         let (batch, message) = (model.batch(), graph.to_model());
+        drop(graph);
         let wanted = match batch {
             Batch::Dynamic => slots.max(1),
             Batch::Fixed(size) => slots.div_ceil(size).max(1),
         };
-        let plan = Plan::new(model.session_options(), &message, wanted)?;
-        let layout = Layout {
-            batch,
-            lanes: plan.lanes,
-        };
-        let slots = match batch {
-            Batch::Dynamic => wanted,
-            Batch::Fixed(size) => size * plan.lanes,
-        };
         let options = SessionOptions {
             name: Some(format!("the {} step", attack.name())),
             arithmetic: model.search_precision(),
-            threads: plan.threads,
-            takes_turns: true,
             ..model.session_options().clone()
         };
-        let lane = |lane: usize| {
-            let rows = layout.rows(lane, slots);
+        let plan = lane::plan(&options, &message, wanted.min(most))?;
+        let sessions = lane::load(&message, &plan)?;
+        let program = |(position, session): (usize, Session)| {
+            let slots = match batch {
+                Batch::Dynamic => (wanted - position).div_ceil(plan.len()),
+                Batch::Fixed(size) => size,
+            };
             let buffer = |name: &str, dtype: DType, shape: &[usize]| {
                 let feed = Feed {
                     name: name.to_owned(),
                     dtype,
                     sample_shape: shape.to_vec(),
                 };
-                Buffer::new(feed, rows)
+                Buffer::new(feed, slots)
             };
             let states = attack.state().iter().map(|spec| {
                 let width = match spec.extent {
@@ -170,24 +153,22 @@ impl Program {
             });
             let data = model.carried().cloned();
             let targets = gradient.targets.map(|_| buffer("targets", DType::I64, &[]));
-            Ok(Lane {
-                session: super::load(&message, &options)?,
+            Ok(Program {
+                session,
                 point: buffer(&name, dtype, &sample_shape)?,
                 clean: buffer("mohs.clean", dtype, &sample_shape)?,
-                data: data.map(|feed| Buffer::new(feed, rows)).transpose()?,
+                data: data.map(|feed| Buffer::new(feed, slots)).transpose()?,
                 labels: buffer("labels", DType::I64, &[])?,
                 targets: targets.transpose()?,
                 epsilon: buffer("mohs.epsilon", DType::F32, &[1])?,
                 step_size: buffer("mohs.step_size", DType::F32, &[1])?,
                 states: states.collect::<Result<_, _>>()?,
+                batch,
+                slots,
+                width,
             })
         };
-        Ok(Program {
-            lanes: (0..plan.lanes).map(lane).collect::<Result<_, Error>>()?,
-            batch,
-            slots,
-            width,
-        })
+        sessions.into_iter().enumerate().map(program).collect()
     }
 
     /// The number of elements of a sample.
@@ -202,32 +183,27 @@ impl Program {
         self.slots
     }
 
-    fn layout(&self) -> Layout {
-        Layout {
-            batch: self.batch,
-            lanes: self.lanes.len(),
-        }
+    /// Every buffer, in an order that all programs of a graph share.
+    fn buffers(&mut self) -> impl Iterator<Item = &mut Buffer> {
+        let single = [
+            &mut self.point,
+            &mut self.clean,
+            &mut self.labels,
+            &mut self.epsilon,
+            &mut self.step_size,
+        ];
+        let several = self.targets.iter_mut().chain(&mut self.data);
+        single.into_iter().chain(several).chain(&mut self.states)
     }
 
-    /// Keeps only the first slots; the batch shrinks where it can, and lanes without slots go.
+    /// Makes room for that many slots and no more, where the batch can change; the first ones keep their work.
     ///
     /// # Errors
     /// Where ONNX Runtime cannot make the buffers.
-    pub fn shrink(&mut self, slots: usize) -> Result<(), Error> {
-        if slots >= self.slots || slots == 0 {
-            return Ok(());
-        }
-        if let Batch::Fixed(size) = self.batch {
-            self.lanes.truncate(slots.div_ceil(size));
-            self.slots = self.lanes.len() * size;
-            return Ok(());
-        }
-        let layout = self.layout();
-        self.slots = slots;
-        self.lanes.truncate(slots);
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            let rows = layout.rows(index, slots);
-            lane.buffers().try_for_each(|buffer| buffer.shrink(rows))?;
+    pub fn resize(&mut self, slots: usize) -> Result<(), Error> {
+        if self.batch == Batch::Dynamic && slots != self.slots && slots > 0 {
+            self.slots = slots;
+            self.buffers().try_for_each(|buffer| buffer.resize(slots))?;
         }
         Ok(())
     }
@@ -237,26 +213,22 @@ impl Program {
     /// # Errors
     /// Where the buffers are not in host memory.
     pub fn place(&mut self, slot: usize, start: &Start<'_>) -> Result<(), Error> {
-        let (lane, row) = self.layout().seat(slot);
-        let lane = &mut self.lanes[lane];
-        lane.point.put(row, start.point)?;
-        lane.clean.put(row, start.clean)?;
-        if let Some(data) = &mut lane.data {
-            data.put(row, start.data)?;
+        self.point.put(slot, start.point)?;
+        self.clean.put(slot, start.clean)?;
+        if let Some(data) = &mut self.data {
+            data.put(slot, start.data)?;
         }
-        lane.labels.put_integer(row, start.label.into())?;
-        if let Some(targets) = &mut lane.targets {
-            targets.put_integer(row, start.target.into())?;
-        }
+        self.labels.put_integer(slot, start.label.into())?;
+        self.aim(slot, start.target)?;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the graph computes in single precision"
         )]
         let (epsilon, step_size) = (start.epsilon as f32, start.step_size as f32);
-        lane.epsilon.put(row, &[epsilon])?;
-        lane.step_size.put(row, &[step_size])?;
-        let mut states = lane.states.iter_mut().zip(start.state);
-        states.try_for_each(|(buffer, values)| buffer.put(row, values))
+        self.epsilon.put(slot, &[epsilon])?;
+        self.step_size.put(slot, &[step_size])?;
+        let mut states = self.states.iter_mut().zip(start.state);
+        states.try_for_each(|(buffer, values)| buffer.put(slot, values))
     }
 
     /// Lets a slot go toward another class; without effect where the loss has no target.
@@ -264,9 +236,8 @@ impl Program {
     /// # Errors
     /// Where the buffers are not in host memory.
     pub fn aim(&mut self, slot: usize, target: u32) -> Result<(), Error> {
-        let (lane, row) = self.layout().seat(slot);
-        let targets = self.lanes[lane].targets.as_mut();
-        targets.map_or(Ok(()), |targets| targets.put_integer(row, target.into()))
+        let targets = self.targets.as_mut();
+        targets.map_or(Ok(()), |targets| targets.put_integer(slot, target.into()))
     }
 
     /// Moves the work of one slot to another.
@@ -274,17 +245,30 @@ impl Program {
     /// # Errors
     /// Where the buffers are not in host memory.
     pub fn relocate(&mut self, from: usize, to: usize) -> Result<(), Error> {
-        let layout = self.layout();
-        let ((source, from), (target, to)) = (layout.seat(from), layout.seat(to));
-        if source == target {
-            let mut buffers = self.lanes[source].buffers();
-            return buffers.try_for_each(|buffer| buffer.relocate(from, to));
-        }
-        let lanes = self.lanes.get_disjoint_mut([source, target]);
-        let [source, target] =
-            lanes.map_err(|_| Error::Internal("a slot lies in no lane".into()))?;
-        let mut pairs = source.buffers().zip(target.buffers());
-        pairs.try_for_each(|(source, target)| target.copy_row(to, source, from))
+        self.buffers()
+            .try_for_each(|buffer| buffer.relocate(from, to))
+    }
+
+    /// The work of a slot, for another program of the same graph.
+    ///
+    /// # Errors
+    /// Where the buffers are not in host memory.
+    pub fn pack(&mut self, slot: usize) -> Result<Luggage, Error> {
+        let rows = self.buffers().map(|buffer| {
+            let mut row = Buffer::new(buffer.feed.clone(), 1)?;
+            row.copy_row(0, buffer, slot)?;
+            Ok(row)
+        });
+        Ok(Luggage(rows.collect::<Result<_, Error>>()?))
+    }
+
+    /// Puts what another program of the same graph has packed into a slot.
+    ///
+    /// # Errors
+    /// Where the buffers are not in host memory.
+    pub fn unpack(&mut self, slot: usize, luggage: &Luggage) -> Result<(), Error> {
+        let mut rows = self.buffers().zip(&luggage.0);
+        rows.try_for_each(|(buffer, row)| buffer.copy_row(slot, row, 0))
     }
 
     /// The point that a slot is at.
@@ -292,8 +276,7 @@ impl Program {
     /// # Errors
     /// Where the buffers are not in host memory.
     pub fn point(&self, slot: usize) -> Result<Vec<f32>, Error> {
-        let (lane, row) = self.layout().seat(slot);
-        self.lanes[lane].point.row(row)
+        self.point.row(slot)
     }
 
     /// Evaluates every slot's point and computes the next; [`Program::advance`] goes there.
@@ -301,29 +284,45 @@ impl Program {
     /// # Errors
     /// Where ONNX Runtime fails.
     pub fn run(&mut self) -> Result<(Observed, Advance), Error> {
-        let layout = self.layout();
-        let ran = lane::abreast(&mut self.lanes, |_, lane| lane.run())?;
-        let rows = |value: fn(&lane::Ran) -> &Value| ran.iter().map(value);
-        let floats = |value: fn(&lane::Ran) -> &Value| {
-            let rows: Vec<&[f32]> = rows(value).map(Value::as_slice).collect::<Result<_, _>>()?;
-            Ok::<_, Error>(layout.gather(self.slots, &rows))
+        let single = [
+            &self.point,
+            &self.clean,
+            &self.labels,
+            &self.epsilon,
+            &self.step_size,
+        ];
+        let several = self.targets.iter().chain(&self.data).chain(&self.states);
+        let inputs: Vec<(&str, &Value)> = single
+            .into_iter()
+            .chain(several)
+            .map(|buffer| (buffer.feed.name.as_str(), &buffer.value))
+            .collect();
+        let mut outputs = self.session.run(&inputs)?.into_iter();
+        let mut next = || {
+            outputs
+                .next()
+                .ok_or_else(|| Error::Internal("the program gave too few outputs".into()))
         };
-        let predictions: Vec<&[i64]> = rows(|ran| &ran.predictions)
-            .map(Value::as_slice)
-            .collect::<Result<_, _>>()?;
+        let predictions = next()?.as_slice::<i64>()?.to_vec();
         let observed = Observed {
-            predictions: layout.gather(self.slots, &predictions),
-            losses: floats(|ran| &ran.losses)?,
-            magnitudes: floats(|ran| &ran.magnitudes)?,
+            predictions,
+            magnitudes: next()?.as_slice::<f32>()?.to_vec(),
         };
-        let next = ran.into_iter().map(|ran| ran.next).collect();
-        Ok((observed, Advance { next, layout }))
+        let advance = Advance {
+            point: Buffer {
+                feed: self.point.feed.clone(),
+                value: next()?,
+            },
+            states: outputs.collect(),
+        };
+        Ok((observed, advance))
     }
 
     /// Goes on to the next points.
     pub fn advance(&mut self, advance: Advance) {
-        for (lane, next) in self.lanes.iter_mut().zip(advance.next) {
-            lane.advance(next);
+        self.point = advance.point;
+        for (buffer, value) in self.states.iter_mut().zip(advance.states) {
+            buffer.value = value;
         }
     }
 }
@@ -331,8 +330,8 @@ impl Program {
 /// The next points and states.
 #[derive(Debug)]
 pub struct Advance {
-    next: Vec<lane::Next>,
-    layout: Layout,
+    point: Buffer,
+    states: Vec<Value>,
 }
 
 impl Advance {
@@ -341,49 +340,6 @@ impl Advance {
     /// # Errors
     /// Where the buffers are not in host memory.
     pub fn point(&self, slot: usize) -> Result<Vec<f32>, Error> {
-        let (lane, row) = self.layout.seat(slot);
-        self.next[lane].point.row(row)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_slot_has_a_seat_of_its_own() {
-        for (batch, lanes, slots) in [
-            (Batch::Dynamic, 3, 8),
-            (Batch::Dynamic, 1, 5),
-            (Batch::Fixed(4), 2, 8),
-        ] {
-            let layout = Layout { batch, lanes };
-            let mut seats: Vec<_> = (0..slots).map(|slot| layout.seat(slot)).collect();
-            seats.sort_unstable();
-            let all = (0..lanes)
-                .flat_map(|lane| (0..layout.rows(lane, slots)).map(move |row| (lane, row)));
-            assert_eq!(seats, all.collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn rows_come_back_in_the_order_of_the_slots() {
-        let layout = Layout {
-            batch: Batch::Dynamic,
-            lanes: 2,
-        };
-        assert_eq!(
-            layout.gather(5, &[&[0, 2, 4][..], &[1, 3]]),
-            [0, 1, 2, 3, 4]
-        );
-    }
-
-    #[test]
-    fn fewer_slots_than_lanes_keep_their_seats() {
-        let layout = |lanes| Layout {
-            batch: Batch::Dynamic,
-            lanes,
-        };
-        assert!((0..2).all(|slot| layout(4).seat(slot) == layout(2).seat(slot)));
+        self.point.row(slot)
     }
 }

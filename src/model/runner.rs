@@ -1,6 +1,6 @@
 //! A forward session that takes samples as plain floats and gives one output back, whatever batch the model takes.
 
-use super::lane::{Plan, abreast};
+use super::lane::{self, abreast};
 use super::{Batch, Error, ports};
 use crate::graph::Graph;
 use crate::runtime::{Session, SessionOptions, Value};
@@ -53,19 +53,40 @@ impl Runner {
         options: &SessionOptions,
     ) -> Result<Self, Error> {
         let message = graph.to_model();
-        let plan = Plan::new(options, &message, usize::MAX)?;
-        let options = SessionOptions {
-            threads: plan.threads,
-            takes_turns: true,
-            ..options.clone()
-        };
-        let sessions = (0..plan.lanes).map(|_| super::load(&message, &options));
+        let plan = lane::plan(options, &message, usize::MAX)?;
         Ok(Runner {
-            sessions: sessions.collect::<Result<_, _>>()?,
+            sessions: lane::load(&message, &plan)?,
             feeds,
             output: output.to_owned(),
             batch,
         })
+    }
+
+    /// The number of sessions.
+    pub(super) fn lanes(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Spreads the sessions over that many runners, at most as many as there are, which leaves this one without.
+    pub(super) fn split(&mut self, count: usize) -> Vec<Runner> {
+        let mut sessions = std::mem::take(&mut self.sessions);
+        let count = count.clamp(1, sessions.len().max(1));
+        let mut parts: Vec<Runner> = (0..count)
+            .map(|part| Runner {
+                // From the back, what is left divided among those that are left.
+                sessions: sessions.split_off(sessions.len() - sessions.len() / (count - part)),
+                feeds: self.feeds.clone(),
+                output: self.output.clone(),
+                batch: self.batch,
+            })
+            .collect();
+        parts.reverse();
+        parts
+    }
+
+    /// Takes the sessions of another runner of the same graph.
+    pub(super) fn join(&mut self, mut other: Runner) {
+        self.sessions.append(&mut other.sessions);
     }
 
     /// The output for each sample, one behind the other; `columns` has the samples of each feed.
