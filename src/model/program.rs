@@ -9,7 +9,8 @@ use super::lane;
 use super::runner::Feed;
 use super::{Batch, Error, Model};
 use crate::attack::{Attack, Extent};
-use crate::runtime::{Session, SessionOptions, Value};
+use crate::graph::passes;
+use crate::runtime::{self, Device, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::{Bounds, Norm};
 
@@ -107,7 +108,10 @@ impl Program {
         slots: usize,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
-        let graph = fuse(gradient, attack, norm, bounds)?;
+        let mut graph = fuse(gradient, attack, norm, bounds)?;
+        if runtime::resolve(model.session_options().device)? == Device::Cpu {
+            passes::for_cpu(&mut graph);
+        }
         let (input, _) = attacked(gradient)?;
         let fact = graph
             .fact(input)

@@ -17,6 +17,7 @@ mod crew;
 mod docs;
 mod expand_contrib;
 mod files;
+mod for_cpu;
 mod frameworks;
 mod free_batch;
 mod gradcheck;

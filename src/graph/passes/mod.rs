@@ -2,6 +2,7 @@
 
 mod declare;
 mod expand_contrib;
+mod for_cpu;
 mod free_batch;
 mod lift;
 mod lower_precision;
@@ -16,6 +17,7 @@ pub use declare::declare_shapes;
 pub use expand_contrib::{
     dequantize, expand_contrib, has_fused, has_quantized, is_fused, is_quantized,
 };
+pub use for_cpu::for_cpu;
 pub use free_batch::{FreeBatchError, Freed, free_batch};
 pub use lift::{LIFTED_OPSET, LiftError, OLDEST_OPSET, lift};
 pub use lower_precision::lower_precision;
