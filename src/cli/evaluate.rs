@@ -244,7 +244,13 @@ pub(super) fn perform(
         }
         let (model, dataset) = (work.model, work.dataset);
         let report = evaluate::evaluate(model, dataset, config, work.gradient, &mut observer);
-        let report = report.inspect_err(|_| progress.finish()).map_err(blame)?;
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => {
+                progress.finish();
+                return Err(cut_off(error, recorder));
+            }
+        };
         whole = Some(match whole {
             None => report,
             Some(whole) => joined(whole, report),
@@ -263,6 +269,23 @@ pub(super) fn perform(
         100.0 * report.runtime_seconds / running
     );
     Ok(Evaluated { report, recorder })
+}
+
+/// The failure of an evaluation; where the device is at fault, what was finished is kept.
+fn cut_off(error: evaluate::Error, recorder: Recorder) -> Failure {
+    let at_fault = matches!(&error, evaluate::Error::Model(error) if error.is_runtime());
+    if at_fault {
+        match recorder.keep() {
+            Ok(Some((count, path))) => tracing::warn!(
+                "{count} outcomes that were finished are in {}: attack by attack, in the order of the data; go on with --offset where they end, on \
+                 the same device or with --device cpu",
+                path.display()
+            ),
+            Ok(None) => {}
+            Err(failure) => tracing::warn!("what was finished could not be kept: {failure}"),
+        }
+    }
+    blame(error)
 }
 
 /// One report after another, of the same model in another norm: what was found of the model itself is said once.

@@ -13,6 +13,7 @@ use crate::report::csv::SamplesWriter;
 use crate::report::{Document, Example, FORMATS, Format, ImageLayout};
 use crate::threat::Bounds;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 /// How many examples a report shows.
 const GALLERY: usize = 24;
@@ -113,7 +114,12 @@ pub(super) struct Recorder {
     samples: Option<SamplesWriter<OutputFile>>,
     rendered: Vec<(&'static dyn Format, OutputFile)>,
     galleries: Vec<Gallery>,
+    /// How many outcomes were noted.
+    outcomes: u64,
 }
+
+/// What is left of an evaluation that was cut off.
+const PARTIAL: &str = "samples.partial.csv";
 
 impl Recorder {
     /// For an evaluation in these norms.
@@ -134,6 +140,7 @@ impl Recorder {
                 .map(|layout| Gallery::of_each(layout, norms))
                 .unwrap_or_default(),
             rendered: files.rendered,
+            outcomes: 0,
             adversarial: adversarial.transpose().or_bad_input()?,
         })
     }
@@ -145,6 +152,7 @@ impl Recorder {
 
     /// Notes what became of a sample.
     pub(super) fn outcome(&mut self, outcome: &SampleOutcome) -> io::Result<()> {
+        self.outcomes += 1;
         match &mut self.samples {
             Some(samples) => samples.write(outcome),
             None => Ok(()),
@@ -161,6 +169,18 @@ impl Recorder {
             Some(writer) => writer.write(found),
             None => Ok(()),
         }
+    }
+
+    /// Keeps the outcomes of an evaluation that was cut off, under a name that says so; how many there are and where.
+    pub(super) fn keep(self) -> Result<Option<(u64, PathBuf)>, Failure> {
+        let Some(samples) = self.samples.filter(|_| self.outcomes > 0) else {
+            return Ok(None);
+        };
+        let mut file = samples.finish().or_bad_input()?;
+        file.rename(PARTIAL);
+        let path = file.path().to_owned();
+        commit(vec![file]).or_bad_input()?;
+        Ok(Some((self.outcomes, path)))
     }
 
     /// Completes every file and gives it its name, `others` together with them.

@@ -14,7 +14,7 @@ use crate::attack::host::HostArrays;
 use crate::attack::{Attack, Context, Goal};
 use crate::data::Dataset;
 use crate::model::program::{Luggage, Program, Start};
-use crate::model::{GradientGraph, Judge, Model};
+use crate::model::{Batch, GradientGraph, Judge, Model};
 use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
 use crate::threat::confine_to;
@@ -153,6 +153,8 @@ pub(super) fn run(
                 program,
                 judge,
                 chains: Vec::new(),
+                fitting: usize::MAX,
+                parked: Vec::new(),
                 report: Report::default(),
                 clock: Clock::new(job.config),
             })
@@ -226,6 +228,10 @@ struct Engine<'a, 'j> {
     /// One chain per occupied slot, at the slot's position.
     chains: Vec<Chain>,
     capacity: usize,
+    /// How many slots fit into memory.
+    fitting: usize,
+    /// What waits for a slot, since fewer fit than there were to be.
+    parked: Vec<(Chain, Luggage)>,
     report: Report,
     clock: Clock,
 }
@@ -240,7 +246,7 @@ impl Worker for Engine<'_, '_> {
     type Load = (Chain, Luggage);
 
     fn busy(&self) -> usize {
-        self.chains.len()
+        self.chains.len() + self.parked.len()
     }
 
     fn capacity(&self) -> usize {
@@ -248,24 +254,22 @@ impl Worker for Engine<'_, '_> {
     }
 
     fn take(&mut self, fresh: Vec<Chain>, given: Vec<Self::Load>) -> Result<(), Error> {
-        let busy = self.chains.len() + fresh.len() + given.len();
+        self.parked.extend(given);
+        let busy = self.chains.len() + fresh.len();
         self.program.resize(busy)?;
-        for (chain, luggage) in given {
-            self.program.unpack(self.chains.len(), &luggage)?;
-            self.chains.push(chain);
-        }
         for chain in fresh {
             begin(self.job, &mut self.program, self.chains.len(), &chain)?;
             self.chains.push(chain);
         }
-        Ok(())
+        let over = self.chains.len().saturating_sub(self.fitting);
+        self.park(over)?;
+        self.unpark()
     }
 
     fn give(&mut self, count: usize) -> Result<Vec<Self::Load>, Error> {
-        let kept = self.chains.len().saturating_sub(count);
-        let slots = kept..self.chains.len();
-        let packed: Result<Vec<_>, _> = slots.map(|slot| self.program.pack(slot)).collect();
-        Ok(self.chains.drain(kept..).zip(packed?).collect())
+        self.park(count.saturating_sub(self.parked.len()))?;
+        let kept = self.parked.len().saturating_sub(count);
+        Ok(self.parked.split_off(kept))
     }
 
     fn report(&mut self) -> Report {
@@ -273,7 +277,12 @@ impl Worker for Engine<'_, '_> {
     }
 
     fn round(&mut self) -> Result<(), Error> {
-        let proposals = self.step()?;
+        let proposals = match self.step() {
+            Err(Error::Model(error)) if error.is_out_of_memory() && self.chains.len() > 1 => {
+                return self.halve();
+            }
+            proposals => proposals?,
+        };
         self.report.gradients += self.chains.len() as u64;
         self.judge(proposals)?;
         self.turn()?;
@@ -282,11 +291,52 @@ impl Worker for Engine<'_, '_> {
         if slots - busy > slots / SPARE {
             self.program.resize(busy)?;
         }
-        Ok(())
+        self.unpark()
     }
 }
 
 impl Engine<'_, '_> {
+    /// Goes on with half as many samples at once.
+    fn halve(&mut self) -> Result<(), Error> {
+        if let Batch::Fixed(size) = self.job.model.batch() {
+            return Err(Error::Config(format!(
+                "a batch of {size}, which the model has fixed, does not fit into memory; export it with a smaller one"
+            )));
+        }
+        let before = self.chains.len();
+        self.fitting = before / 2;
+        tracing::warn!(
+            "{before} samples at once do not fit into memory: going on with {} (--batch-size {} asks for no more from the start)",
+            self.fitting,
+            self.fitting
+        );
+        self.park(before - self.fitting)?;
+        Ok(self.program.resize(self.chains.len())?)
+    }
+
+    /// Takes the last chains out of their slots.
+    fn park(&mut self, count: usize) -> Result<(), Error> {
+        let kept = self.chains.len().saturating_sub(count);
+        let slots = kept..self.chains.len();
+        let packed: Result<Vec<_>, _> = slots.map(|slot| self.program.pack(slot)).collect();
+        self.parked.extend(self.chains.drain(kept..).zip(packed?));
+        Ok(())
+    }
+
+    /// Gives what waits the slots that are free.
+    fn unpark(&mut self) -> Result<(), Error> {
+        let free = self.fitting.saturating_sub(self.chains.len());
+        let count = self.parked.len().min(free);
+        if count > 0 {
+            self.program.resize(self.chains.len() + count)?;
+        }
+        for (chain, luggage) in self.parked.split_off(self.parked.len() - count) {
+            self.program.unpack(self.chains.len(), &luggage)?;
+            self.chains.push(chain);
+        }
+        Ok(())
+    }
+
     /// One run of the program; the points that may break their samples.
     fn step(&mut self) -> Result<Vec<Proposal>, Error> {
         let before = Instant::now();

@@ -82,6 +82,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the device or the machine ran out of memory: fewer samples at once may fit.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Error::Runtime(error) if error.is_out_of_memory())
+    }
+
     /// Whether ONNX Runtime or the device failed, rather than the input being bad.
     #[must_use]
     pub fn is_runtime(&self) -> bool {

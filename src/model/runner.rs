@@ -5,6 +5,7 @@ use super::{Batch, Error, ports};
 use crate::graph::Graph;
 use crate::runtime::{Session, SessionOptions, Value};
 use crate::tensor::DType;
+use std::ops::Range;
 
 /// An input that is fed with samples.
 #[derive(Debug, Clone)]
@@ -95,17 +96,18 @@ impl Runner {
             (Some(column), Some(feed)) => column.len() / feed.width().max(1),
             _ => 0,
         };
-        let size = match self.batch {
+        let (size, fixed) = match self.batch {
             Batch::Dynamic => {
                 let lanes = self.sessions.len().min(rows / LEAST).max(1);
-                rows.div_ceil(lanes).max(1)
+                (rows.div_ceil(lanes).max(1), None)
             }
-            Batch::Fixed(size) => size,
+            Batch::Fixed(size) => (size, Some(size)),
         };
         let (feeds, output, lanes) = (&self.feeds, self.output.as_str(), self.sessions.len());
         let starts: Vec<usize> = (0..rows).step_by(size).collect();
         let part = |session: &mut Session, start: usize| {
-            part(session, feeds, output, columns, start, size, rows)
+            let rows = start..(start + size).min(rows);
+            part(session, feeds, output, columns, rows, fixed)
         };
         if starts.len() <= 1 || lanes == 1 {
             let session = self.sessions.first_mut();
@@ -122,21 +124,48 @@ impl Runner {
     }
 }
 
-/// The output for the samples from `start` on, as many as a batch has and at most to the end.
+/// The output for the samples from `start` on, as many as a batch has and at most to the end; in halves where memory does not suffice.
 fn part(
     session: &mut Session,
     feeds: &[Feed],
     output: &str,
     columns: &[&[f32]],
-    start: usize,
-    size: usize,
-    rows: usize,
+    rows: Range<usize>,
+    fixed: Option<usize>,
 ) -> Result<Vec<f32>, Error> {
-    let used = size.min(rows - start);
+    match whole(session, feeds, output, columns, rows.clone(), fixed) {
+        Err(error) if error.is_out_of_memory() && fixed.is_none() && rows.len() > 1 => {
+            let middle = rows.start + rows.len() / 2;
+            let mut first = part(session, feeds, output, columns, rows.start..middle, fixed)?;
+            first.extend(part(
+                session,
+                feeds,
+                output,
+                columns,
+                middle..rows.end,
+                fixed,
+            )?);
+            Ok(first)
+        }
+        result => result,
+    }
+}
+
+/// The output for some samples, filled up to a fixed batch.
+fn whole(
+    session: &mut Session,
+    feeds: &[Feed],
+    output: &str,
+    columns: &[&[f32]],
+    rows: Range<usize>,
+    fixed: Option<usize>,
+) -> Result<Vec<f32>, Error> {
+    let used = rows.len();
+    let size = fixed.unwrap_or(used);
     let mut values = Vec::with_capacity(feeds.len());
     for (feed, column) in feeds.iter().zip(columns) {
         let width = feed.width();
-        let mut part = column[start * width..(start + used) * width].to_vec();
+        let mut part = column[rows.start * width..rows.end * width].to_vec();
         part.resize(size * width, 0.0);
         values.push(feed.value(size, part)?);
     }

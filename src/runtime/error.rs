@@ -123,6 +123,28 @@ pub enum Error {
     },
 }
 
+/// What ONNX Runtime, CUDA, TensorRT and the C++ library write where memory runs out.
+const OUT_OF_MEMORY: &[&str] = &[
+    "out of memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "cudnn_status_alloc_failed",
+    "cublas_status_alloc_failed",
+    "outofmemory",
+];
+
+impl Error {
+    /// Whether the device or the machine ran out of memory: fewer samples at once may fit.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        let text = chain(self).to_lowercase();
+        matches!(
+            self,
+            Error::Load { .. } | Error::Run { .. } | Error::Value { .. }
+        ) && OUT_OF_MEMORY.iter().any(|words| text.contains(words))
+    }
+}
+
 /// An error with its causes, on one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -159,4 +181,27 @@ fn no_library(provision: &str, searched: &[Searched]) -> String {
         text.push_str("\n  or unset MOHS_OFFLINE, so that mohs downloads it");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_known_by_what_the_runtime_writes() {
+        let run = |text: &str| Error::Run {
+            model: "the pgd step".into(),
+            source: text.into(),
+        };
+        for text in [
+            "Non-zero status code returned while running Conv node. Name:'a' Status Message: bad allocation: std::bad_alloc",
+            "BFCArena::AllocateRawInternal Available memory of 0 is smaller than requested bytes of 9: Failed to allocate memory for requested buffer of size 9",
+            "CUDA failure 2: out of memory ; GPU=0",
+        ] {
+            assert!(run(text).is_out_of_memory(), "{text}");
+        }
+        assert!(
+            !run("CUDA failure 700: an illegal memory access was encountered").is_out_of_memory()
+        );
+    }
 }

@@ -170,6 +170,11 @@ impl OutputFile {
         &self.target
     }
 
+    /// Gives the file another name in the same folder.
+    pub fn rename(&mut self, name: &str) {
+        self.target.set_file_name(name);
+    }
+
     /// Refuses to replace a file that the run reads.
     ///
     /// # Errors
