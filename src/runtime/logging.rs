@@ -1,5 +1,6 @@
 //! ONNX Runtime's own log, as events of `tracing`.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use ort::logging::{LogLevel, LoggerFunction};
@@ -17,7 +18,11 @@ pub(super) fn logger() -> LoggerFunction {
         LogLevel::Error | LogLevel::Warning => {
             tracing::debug!(target: "onnxruntime", id, location, "{message}");
         }
-        LogLevel::Info | LogLevel::Verbose => {
+        LogLevel::Verbose => match placement(message) {
+            Some(told) => tracing::debug!("{told}"),
+            None => tracing::trace!(target: "onnxruntime", id, location, "{message}"),
+        },
+        LogLevel::Info => {
             tracing::trace!(target: "onnxruntime", id, location, "{message}");
         }
     })
@@ -29,5 +34,60 @@ pub(super) fn level() -> LogLevel {
         LevelFilter::TRACE => LogLevel::Info,
         LevelFilter::DEBUG => LogLevel::Warning,
         _ => LogLevel::Error,
+    }
+}
+
+/// Whether a session is to say where its nodes run.
+pub(super) fn tells_placement() -> bool {
+    LevelFilter::current() >= LevelFilter::DEBUG
+}
+
+thread_local! {
+    /// Whether the nodes that ONNX Runtime lists next are those that a device left to the CPU.
+    static LISTS_CPU: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What is to be said of a line with which ONNX Runtime tells where the nodes of a graph run: how many run on each provider, and which of them
+/// were left to the CPU. Where it lists nodes, it is one line for each, behind the line of their provider.
+fn placement(line: &str) -> Option<String> {
+    if line.contains("odes placed on [") || line.contains("ode(s) placed on [") {
+        let on_cpu = line.contains("ode(s) placed on [CPUExecutionProvider]");
+        LISTS_CPU.set(on_cpu);
+        return Some(line.trim().to_owned());
+    }
+    if !line.starts_with("  ") {
+        LISTS_CPU.set(false);
+    }
+    LISTS_CPU
+        .get()
+        .then(|| format!("left to the CPU: {}", line.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_that_a_device_left_to_the_cpu_are_named_and_no_others() {
+        let lines = [
+            "Node placements",
+            " Node(s) placed on [CUDAExecutionProvider]. Number of nodes: 1",
+            "  Conv (first)",
+            " Node(s) placed on [CPUExecutionProvider]. Number of nodes: 2",
+            "  Col2Im (fold)",
+            "  NonZero (which)",
+            "SaveMLValueNameIndexMapping",
+            "  something else",
+        ];
+        let told: Vec<String> = lines.into_iter().filter_map(placement).collect();
+        assert_eq!(
+            told,
+            [
+                "Node(s) placed on [CUDAExecutionProvider]. Number of nodes: 1",
+                "Node(s) placed on [CPUExecutionProvider]. Number of nodes: 2",
+                "left to the CPU: Col2Im (fold)",
+                "left to the CPU: NonZero (which)",
+            ]
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionOutputs};
 use ort::value::{Outlet, ValueType};
@@ -10,8 +11,8 @@ use ort::value::{Outlet, ValueType};
 use super::arithmetic::Arithmetic;
 use super::device::{self, Device};
 use super::error::Error;
-use super::library;
 use super::value::{self, Value};
+use super::{library, logging};
 use crate::tensor::DType;
 
 /// How much ONNX Runtime rewrites a graph before it runs it.
@@ -272,6 +273,9 @@ fn configured(
     }
     if options.takes_turns {
         builder = builder.with_config_entry("session.force_spinning_stop", "1")?;
+    }
+    if device != Device::Cpu && logging::tells_placement() {
+        builder = builder.with_log_level(LogLevel::Verbose)?;
     }
     if let Some(path) = &options.save_optimized {
         builder = builder.with_optimized_model_path(path)?;
