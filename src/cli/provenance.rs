@@ -75,7 +75,7 @@ pub(super) fn of(
     Ok(Provenance {
         mohs: env!("CARGO_PKG_VERSION").to_owned(),
         onnxruntime: runtime::version().unwrap_or("unknown").to_owned(),
-        device: session.device.to_string(),
+        device: super::session::names(session.device, &session.others),
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         date: timestamp(now.map_or(0, |now| now.as_secs())),
         command: std::env::args_os()

@@ -6,6 +6,7 @@ use super::missing;
 use crate::model::{self, Model, ModelOptions};
 use crate::runtime::{self, Device, LibraryOptions, SessionOptions};
 use crate::{graph::passes::Normalization, onnx};
+use anyhow::anyhow;
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -61,17 +62,41 @@ pub(super) fn listen(verbosity: Verbosity) {
 pub(super) fn library(arguments: &RuntimeArguments) -> LibraryOptions {
     LibraryOptions {
         explicit: arguments.onnxruntime.clone(),
-        device: arguments.device.parse().unwrap_or_default(),
+        device: devices(arguments).map_or_else(|_| Device::default(), |(first, _)| first),
         ..LibraryOptions::default()
     }
 }
 
-/// Loads ONNX Runtime and finds the device.
+/// The device that was asked for, and those that share the work with it.
+fn devices(arguments: &RuntimeArguments) -> Result<(Device, Vec<Device>), Failure> {
+    let parsed = arguments.device.split(',').map(|name| name.trim().parse());
+    let parsed: Result<Vec<Device>, runtime::ParseDeviceError> = parsed.collect();
+    let devices = parsed.map_err(Failure::bad_input)?;
+    let repeated = devices
+        .iter()
+        .enumerate()
+        .find(|(at, device)| devices[..*at].contains(device));
+    if let Some((_, device)) = repeated {
+        return Err(Failure::bad_input(anyhow!("--device names {device} twice")));
+    }
+    if devices.len() > 1 && devices.contains(&Device::Auto) {
+        return Err(Failure::bad_input(anyhow!(
+            "--device auto chooses by itself: name every device, as in --device cuda:0,cuda:1"
+        )));
+    }
+    let (first, others) = devices.split_first().unwrap_or((&Device::Auto, &[]));
+    Ok((*first, others.to_vec()))
+}
+
+/// How devices are written, as `--device` takes them.
+pub(super) fn names(device: Device, others: &[Device]) -> String {
+    let all = std::iter::once(&device).chain(others);
+    all.map(Device::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Loads ONNX Runtime and finds the devices.
 pub(super) fn start(arguments: &RuntimeArguments) -> Result<SessionOptions, Failure> {
-    let asked: Device = arguments
-        .device
-        .parse()
-        .map_err(|error: runtime::ParseDeviceError| Failure::bad_input(error))?;
+    let (asked, others) = devices(arguments)?;
     let library = runtime::initialize(&library(arguments)).map_err(Failure::runtime)?;
     tracing::debug!(
         "ONNX Runtime {} from {}",
@@ -79,9 +104,13 @@ pub(super) fn start(arguments: &RuntimeArguments) -> Result<SessionOptions, Fail
         library.path.display()
     );
     let device = runtime::resolve(asked).map_err(Failure::runtime)?;
-    tracing::debug!("the device is {device}");
+    for &other in &others {
+        runtime::resolve(other).map_err(Failure::runtime)?;
+    }
+    tracing::debug!("the device is {}", names(device, &others));
     Ok(SessionOptions {
         device,
+        others,
         threads: arguments.threads.map(std::num::NonZeroUsize::get),
         ..SessionOptions::default()
     })

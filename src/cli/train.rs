@@ -29,6 +29,11 @@ pub(super) fn run(arguments: &TrainArguments, verbosity: Verbosity) -> Result<()
     let reading = arguments.reading();
     let normalization = dataset::normalization(&reading)?;
     let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
+    if !model.session_options().others.is_empty() {
+        return Err(Failure::bad_input(anyhow::anyhow!(
+            "training runs on one device: give --device one of them"
+        )));
+    }
     let original = onnx::read(&arguments.model.model).or_bad_input()?;
     let open = |paths: &DataPaths, reading: &ReadingArguments| {
         fitted(paths, reading, bounds(arguments), &model)

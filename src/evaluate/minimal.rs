@@ -6,8 +6,8 @@
 
 use super::engine::{self, Job};
 use super::{
-    Config, Error, Gradients, Keep, Observer, Progress, check, default_batch, judge_clean,
-    rival_count, run_of,
+    Config, Error, Gradients, Keep, Observer, Progress, batch, check, judge_clean, rival_count,
+    run_of,
 };
 use crate::attack::Planned;
 use crate::data::Dataset;
@@ -120,9 +120,7 @@ pub fn minimal_epsilon(
     check(model, data, &config)?;
     let mut gradients = Gradients::new(model, gradient, &config);
     let mut judge = model.judge()?;
-    let slots = config
-        .batch_size
-        .unwrap_or_else(|| default_batch(data.sample_len()));
+    let (slots, _) = batch::size(model, &config, &mut gradients, data.len())?;
     let targets = rival_count(&config);
     let (clean, _) = judge_clean(&mut judge, model, data, config.bounds, targets)?;
     let attacks = config.attacks.attacks();

@@ -4,6 +4,7 @@
 //! sample, and into the rows of a summary.
 //! It writes no file and draws no bar.
 
+mod batch;
 mod chain;
 mod crew;
 mod diagnose;
@@ -105,7 +106,7 @@ pub struct Config {
     pub keep: Keep,
     /// The seed of everything random.
     pub seed: u64,
-    /// Samples that are attacked at once; by the size of a sample where it is not given.
+    /// Samples that are attacked at once; where it is not given, by the size of a sample on the CPU, and measured on other devices.
     pub batch_size: Option<usize>,
     /// Whether a final softmax is differentiated through.
     pub keep_softmax: bool,
@@ -265,11 +266,9 @@ pub fn evaluate(
         }
     }
     let device_notes = gradients.check_device(data, config.bounds)?;
+    let (batch_size, batch_note) = batch::size(model, config, &mut gradients, data.len())?;
     let mut judge = model.judge()?;
     let mut setup_seconds = start.elapsed().as_secs_f64();
-    let batch_size = config
-        .batch_size
-        .unwrap_or_else(|| default_batch(model.sample_shape().iter().product()));
     let targets = rival_count(config);
     let (clean, mut runtime_seconds) =
         judge_clean(&mut judge, model, data, config.bounds, targets)?;
@@ -349,6 +348,7 @@ pub fn evaluate(
     diagnostics.extend(watched.diagnose(&mut gradients, &mut judge)?);
     notes.extend(model.search_note());
     notes.extend(device_notes);
+    notes.extend(batch_note);
     if model.precision() != Precision::Single {
         notes.push(format!(
             "the model takes {}: samples are rounded to it, and distances count from there",
@@ -498,14 +498,6 @@ fn check(model: &Model, data: &Dataset, config: &Config) -> Result<(), Error> {
     }
     data.validate(classes, (config.bounds.low, config.bounds.high))?;
     Ok(())
-}
-
-/// A batch that keeps the device busy and fits its memory: large where what is perturbed of a sample is small.
-fn default_batch(width: usize) -> usize {
-    (1_000_000 / width.max(1))
-        .clamp(16, 256)
-        .next_power_of_two()
-        .min(256)
 }
 
 fn run_of(attack: &Planned, norm: Norm, epsilon: f64) -> Run {
@@ -697,11 +689,5 @@ mod tests {
     fn rivals_are_ranked_by_score_without_the_label() {
         assert_eq!(rivals(&[0.5, 3.0, 0.5, -1.0], 1, 9), [0, 2, 3]);
         assert_eq!(rivals(&[0.5, 3.0, 0.5, -1.0], 3, 2), [1, 0]);
-    }
-
-    #[test]
-    fn small_samples_come_in_large_batches() {
-        assert_eq!(default_batch(64), 256);
-        assert_eq!(default_batch(3 * 224 * 224), 16);
     }
 }

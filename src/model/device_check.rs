@@ -16,7 +16,7 @@ const LEAST_COSINE: [f64; 2] = [0.99, 0.8];
 
 impl Model {
     /// Compares the gradients of a few samples (`points`, and the `data` that they come from where an inner tensor is perturbed) on the
-    /// model's device with those of ONNX Runtime's CPU kernels; a sentence about how well they agree, none where the device is the CPU.
+    /// model's devices with those of ONNX Runtime's CPU kernels; a sentence about how well they agree, one for each device but the CPU.
     ///
     /// # Errors
     /// Where they do not agree, or a session cannot be made or run.
@@ -26,11 +26,22 @@ impl Model {
         points: &[f32],
         data: &[f32],
         labels: &[u32],
-    ) -> Result<Option<String>, Error> {
-        let device = self.session.device;
-        if device == Device::Cpu || labels.is_empty() {
-            return Ok(None);
-        }
+    ) -> Result<Vec<String>, Error> {
+        let devices = std::iter::once(&self.session.device).chain(&self.session.others);
+        let devices = devices.filter(|device| **device != Device::Cpu && !labels.is_empty());
+        devices
+            .map(|&device| self.check_one(device, gradient, points, data, labels))
+            .collect()
+    }
+
+    fn check_one(
+        &self,
+        device: Device,
+        gradient: &GradientGraph,
+        points: &[f32],
+        data: &[f32],
+        labels: &[u32],
+    ) -> Result<String, Error> {
         let rows = match self.batch {
             Batch::Dynamic => labels.len().min(ROWS),
             Batch::Fixed(size) => size,
@@ -62,6 +73,7 @@ impl Model {
             Ok(found.map(|tensor| tensor.to_f64()).unwrap_or_default())
         };
         let on_device = run(&SessionOptions {
+            device,
             arithmetic: self.search,
             ..self.session.clone()
         })?;
@@ -78,10 +90,10 @@ impl Model {
                  that followed it would make the model look robust; use --device cpu"
             )));
         }
-        Ok(Some(format!(
+        Ok(format!(
             "gradients on {device} in {} have a median cosine of {cosine:.6} with the CPU's in fp32",
             self.search
-        )))
+        ))
     }
 }
 

@@ -16,7 +16,26 @@ pub(super) fn plan(
     model: &ModelProto,
     most: usize,
 ) -> Result<Vec<SessionOptions>, Error> {
+    let mut lanes = Vec::new();
+    for device in std::iter::once(options.device).chain(options.others.iter().copied()) {
+        let left = most.saturating_sub(lanes.len());
+        if left > 0 || lanes.is_empty() {
+            lanes.extend(on_device(options, device, model, left)?);
+        }
+    }
+    Ok(lanes)
+}
+
+/// The lanes of one device.
+fn on_device(
+    options: &SessionOptions,
+    device: Device,
+    model: &ModelProto,
+    most: usize,
+) -> Result<Vec<SessionOptions>, Error> {
     let options = SessionOptions {
+        device,
+        others: Vec::new(),
         takes_turns: true,
         ..options.clone()
     };

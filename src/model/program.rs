@@ -109,7 +109,8 @@ impl Program {
         most: usize,
     ) -> Result<Vec<Self>, Error> {
         let mut graph = fuse(gradient, attack, norm, bounds)?;
-        if runtime::resolve(model.session_options().device)? == Device::Cpu {
+        let session = model.session_options();
+        if session.others.is_empty() && runtime::resolve(session.device)? == Device::Cpu {
             passes::for_cpu(&mut graph);
         }
         let (input, _) = attacked(gradient)?;

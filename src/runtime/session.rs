@@ -35,6 +35,8 @@ pub struct SessionOptions {
     pub name: Option<String>,
     /// Where it runs.
     pub device: Device,
+    /// Further devices that take their share where work is divided: a session itself runs on the first.
+    pub others: Vec<Device>,
     /// The threads within an operator; by default ONNX Runtime's choice, one per physical core.
     pub threads: Option<usize>,
     /// Whether other sessions run between its runs: its threads then give up their cores as soon as a run is over, instead of waiting for the next one.

@@ -134,7 +134,7 @@ pub enum Verbosity {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Runtime")]
 pub struct RuntimeArguments {
-    /// Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+    /// Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt, or several that share the samples, as in cuda:0,cuda:1
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Threads that compute at the same time [default: one per core]

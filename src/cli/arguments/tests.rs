@@ -328,7 +328,8 @@ fn help_of_evaluate() {
               [default: fp32]
 
           --device <DEVICE>
-              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt, or
+              several that share the samples, as in cuda:0,cuda:1
 
               [default: auto]
 
@@ -489,7 +490,8 @@ fn help_of_gradient() {
 
     Runtime:
           --device <DEVICE>
-              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt, or
+              several that share the samples, as in cuda:0,cuda:1
 
               [default: auto]
 
@@ -714,7 +716,8 @@ fn help_of_train() {
 
     Runtime:
           --device <DEVICE>
-              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt, or
+              several that share the samples, as in cuda:0,cuda:1
 
               [default: auto]
 
@@ -797,7 +800,8 @@ fn help_of_demo() {
 
     Runtime:
           --device <DEVICE>
-              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt, or
+              several that share the samples, as in cuda:0,cuda:1
 
               [default: auto]
 
@@ -839,7 +843,8 @@ fn help_of_doctor() {
 
     Runtime:
           --device <DEVICE>
-              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt
+              Where to run: auto, cpu, cuda, cuda:N, openvino or tensorrt, or
+              several that share the samples, as in cuda:0,cuda:1
 
               [default: auto]
 
