@@ -4,7 +4,6 @@ use super::{Config, Error, Gradients};
 use crate::attack::Planned;
 use crate::model::program::Program;
 use crate::model::{Batch, Model};
-use crate::runtime::Device;
 use std::time::{Duration, Instant};
 
 /// What a search for a good batch may take, loading apart.
@@ -29,12 +28,10 @@ pub(super) fn size(
         return Ok((size, None));
     }
     let usual = usual(model.sample_shape().iter().product());
-    let session = model.session_options();
     let parts = config.attacks.parts(config.norm);
     let (Some(attack), false) = (
         parts.iter().find_map(Planned::gradient),
-        model.batch() != Batch::Dynamic
-            || (session.device == Device::Cpu && session.others.is_empty()),
+        model.batch() != Batch::Dynamic || model.is_on_cpu(),
     ) else {
         return Ok((usual, None));
     };
@@ -49,7 +46,7 @@ pub(super) fn size(
         1,
     )?;
     let size = best(&mut program, most)?;
-    let devices = 1 + session.others.len();
+    let devices = 1 + model.session_options().others.len();
     Ok((
         size * devices,
         Some(format!(

@@ -30,7 +30,7 @@ pub use program::Program;
 
 use crate::graph::{Graph, ValueId, passes};
 use crate::onnx::{self, ModelProto};
-use crate::runtime::{self, Arithmetic, Session, SessionOptions, Value};
+use crate::runtime::{self, Arithmetic, Device, Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
@@ -325,6 +325,12 @@ impl Model {
                 sha256: &self.sha256,
             },
         )
+    }
+
+    /// Whether it runs on the CPU alone, with ONNX Runtime's own kernels.
+    #[must_use]
+    pub fn is_on_cpu(&self) -> bool {
+        self.session.device == Device::Cpu && self.session.others.is_empty()
     }
 
     /// Whether gradients pass straight through rounding and quantisation.
