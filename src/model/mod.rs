@@ -330,7 +330,8 @@ impl Model {
     /// Whether it runs on the CPU alone, with ONNX Runtime's own kernels.
     #[must_use]
     pub fn is_on_cpu(&self) -> bool {
-        self.session.device == Device::Cpu && self.session.others.is_empty()
+        let device = runtime::resolve(self.session.device);
+        device.is_ok_and(|device| device == Device::Cpu) && self.session.others.is_empty()
     }
 
     /// Whether gradients pass straight through rounding and quantisation.
