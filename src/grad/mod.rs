@@ -4,12 +4,14 @@
 //! Only nodes between the differentiated values and the seeds are visited.
 //! Nothing here runs a graph.
 
+mod anchored;
 pub mod loss;
 mod rule;
 pub mod rules;
 pub mod straight_through;
 mod window;
 
+pub use anchored::anchored;
 pub use rule::{Apply, Cotangents, Kind, Rule, Vjp};
 
 use crate::graph::{Builder, Expr, Graph, Node, ValueId};

@@ -31,25 +31,30 @@ impl Model {
                 "the model computes in bfloat16, which this device has no kernels for: it is run in float32, with the same weights".into(),
             );
         }
-        // The file's own run has nothing to do with what is made of it: both go on at once.
-        let (understood, file) = rayon::join(
-            || understand(&original, &ports, options, &mut notes),
-            || {
-                // Normalisation is no part of the file.
-                let file = normalized(original.clone(), &ports, options)?;
-                check::run_file(&file, &ports, options)
-            },
-        );
+        let read = notes.len();
+        let (mut understood, mut file) = both(&original, &ports, options, &mut notes)?;
+        let asked = options.output.as_deref();
+        if let Some(one) = ports::one_score(&understood.graph, asked) {
+            let name = understood.graph.name(one).to_owned();
+            let dtype = understood.graph.fact(one).map(|fact| fact.dtype);
+            if let (Some(id), Some(dtype)) = (original.find(&name), dtype) {
+                let said = passes::two_classes(&mut original, id, dtype);
+                let said = said.map_err(Error::Unsuitable)?;
+                notes.truncate(read);
+                (understood, file) = both(&original, &ports, options, &mut notes)?;
+                notes.push(said);
+            }
+        }
         let Understood {
             shipped,
             graph,
             batch,
             runs,
-        } = understood?;
+        } = understood;
         if !options.straight_through {
             notes.extend(gradient::steps(&graph));
         }
-        let output = ports::choose_output(&graph, options.output.as_deref())?;
+        let output = ports::choose_output(&graph, asked)?;
         let answers = answers(&graph, output, &runs)?;
         let input = graph
             .find(&ports.input)
@@ -75,6 +80,24 @@ impl Model {
             graph,
         })
     }
+}
+
+/// What is made of a file, and what the file itself gives: one has nothing to do with the other, and both go on at once.
+fn both(
+    original: &Graph,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+) -> Result<(Understood, Result<Run, Error>), Error> {
+    let (understood, file) = rayon::join(
+        || understand(original, ports, options, notes),
+        || {
+            // Normalisation is no part of the file.
+            let file = normalized(original.clone(), ports, options)?;
+            check::run_file(&file, ports, options)
+        },
+    );
+    Ok((understood?, file))
 }
 
 /// What the chosen output says, by its shape and by what running the model gave.
