@@ -2,8 +2,10 @@
 
 use super::ports::{self, Ports};
 use super::trace::{self, Run};
-use super::{Answers, Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
-use crate::graph::{Graph, ValueId, passes};
+use super::{
+    Answers, Batch, Error, Model, ModelOptions, check, foreign, gradient, load, temporary,
+};
+use crate::graph::{Dim, Graph, ValueId, passes};
 use crate::onnx;
 use crate::runtime::{self, Arithmetic, Device, Optimization, SessionOptions};
 use sha2::{Digest, Sha256};
@@ -34,7 +36,14 @@ impl Model {
         let read = notes.len();
         let (mut understood, mut file) = both(&original, &ports, options, &mut notes)?;
         let asked = options.output.as_deref();
-        if let Some(one) = ports::one_score(&understood.graph, asked) {
+        // A batch that the model only seems to have is none.
+        let rows = match understood.batch {
+            Batch::Dynamic => Some(Dim::BATCH),
+            Batch::Fixed(size) => (ports.declared_batch == Some(size))
+                .then(|| Dim::fixed(i64::try_from(size).unwrap_or(i64::MAX))),
+        };
+        let one = rows.and_then(|rows| ports::one_score(&understood.graph, asked, rows));
+        if let Some(one) = one {
             let name = understood.graph.name(one).to_owned();
             let dtype = understood.graph.fact(one).map(|fact| fact.dtype);
             if let (Some(id), Some(dtype)) = (original.find(&name), dtype) {
@@ -97,7 +106,10 @@ fn both(
             check::run_file(&file, ports, options)
         },
     );
-    Ok((understood?, file))
+    match understood {
+        Ok(understood) => Ok((understood, file)),
+        Err(error) => Err(foreign::explain(original, error)),
+    }
 }
 
 /// What the chosen output says, by its shape and by what running the model gave.
@@ -202,8 +214,25 @@ fn understand(
 /// The batch sizes that are tried first where the model has a dynamic batch.
 const SMALL_BATCHES: [usize; 2] = [1, 2];
 
-/// Runs the graph, at two sizes where the batch is dynamic.
+/// Runs the graph, at two sizes where the batch is dynamic; where shapes may depend on the data, with other samples too.
 fn trace_at(
+    graph: &mut Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<Vec<Run>, Error> {
+    let runs = trace_sizes(graph, batch, ports, options)?;
+    let size = match batch {
+        Batch::Fixed(size) => size,
+        Batch::Dynamic => trace::BATCHES[0],
+    };
+    let others = |size| ports.feeds_from(size, size);
+    trace::forget_what_moves(graph, &others, size, &options.session);
+    Ok(runs)
+}
+
+/// Runs the graph at one size or at several.
+fn trace_sizes(
     graph: &mut Graph,
     batch: Batch,
     ports: &Ports,

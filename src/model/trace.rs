@@ -67,6 +67,70 @@ pub fn trace(
     Ok(runs.into_iter().map(outputs_of).collect())
 }
 
+/// Takes back what is known of values that have other extents with other samples, `feed`'s, of the same number: their shapes depend on the data.
+///
+/// It costs a run, and only where an operator can make such a shape.
+pub fn forget_what_moves(
+    graph: &mut Graph,
+    feed: &dyn Fn(usize) -> Result<Vec<(String, Value)>, Error>,
+    batch: usize,
+    session: &SessionOptions,
+) {
+    if !may_shape_by_data(graph) {
+        return;
+    }
+    // Where other samples do not run, there is nothing to compare with.
+    let Some(run) = run_all(graph, feed, &[batch], session)
+        .ok()
+        .and_then(|mut runs| runs.pop())
+    else {
+        return;
+    };
+    for id in graph.value_ids() {
+        let (Some(fact), Some(seen)) = (graph.fact(id), run.get(graph.name(id))) else {
+            continue;
+        };
+        let size = i64::try_from(batch).unwrap_or(i64::MAX);
+        let expected = fact.shape.iter().map(|dim| usize::try_from(dim.at(size)));
+        if !expected.eq(seen.shape.iter().map(|&extent| Ok(extent))) {
+            graph.value_mut(id).fact = None;
+        }
+    }
+}
+
+/// Operators that give as many entries as they find.
+const FINDING: [&str; 4] = ["Compress", "NonMaxSuppression", "NonZero", "Unique"];
+
+/// Operators whose shape follows numbers that they are given, and where these come first.
+const SHAPED: [(&str, usize); 12] = [
+    ("ConstantOfShape", 0),
+    ("Expand", 1),
+    ("OneHot", 1),
+    ("Pad", 1),
+    ("Range", 0),
+    ("Reshape", 1),
+    ("Resize", 2),
+    ("Slice", 1),
+    ("Split", 1),
+    ("Tile", 1),
+    ("TopK", 1),
+    ("Upsample", 1),
+];
+
+/// Whether an operator may make a shape of what the data are, not only of how many.
+fn may_shape_by_data(graph: &Graph) -> bool {
+    let on_data = graph.depends_on_data();
+    graph.nodes.iter().any(|node| {
+        let reads = |from: usize| {
+            let mut operands = node.inputs.iter().skip(from).flatten();
+            operands.any(|id| on_data[id.index()])
+        };
+        let mut shaped = SHAPED.iter();
+        (FINDING.contains(&node.op_type()) && reads(0))
+            || shaped.any(|(op_type, from)| node.is(op_type) && reads(*from))
+    })
+}
+
 /// What a run showed of a value.
 struct Seen {
     dtype: DType,

@@ -137,6 +137,8 @@ struct Scale {
     tolerance: f64,
     /// The spacing of numbers around 1.
     epsilon: f64,
+    /// The smallest number that is told from 0.
+    least: f64,
 }
 
 impl Scale {
@@ -155,16 +157,19 @@ impl Scale {
                 },
                 tolerance: 0.02,
                 epsilon: f64::from(f32::EPSILON),
+                least: f64::from(f32::MIN_POSITIVE),
             },
             Precision::Half => Scale {
                 steps: large,
                 tolerance: 0.1,
                 epsilon: 2f64.powi(-10),
+                least: 2f64.powi(-24),
             },
             Precision::Brain => Scale {
                 steps: large,
                 tolerance: 0.25,
                 epsilon: 2f64.powi(-7),
+                least: f64::from(f32::MIN_POSITIVE),
             },
         }
     }
@@ -257,7 +262,12 @@ fn look(
                 .map_or(0.0, |slope| slope.residual.uncertainty);
             let error = residual.max(along_error) / size;
             let uncertainty = uncertainty.max(along_uncertainty) / size;
-            let finding = judge(error, uncertainty, scale.tolerance);
+            // A slope that is smaller than the numbers of the graph tells nothing of it.
+            let finding = if length == 0.0 && measured < scale.least {
+                Finding::Undecided
+            } else {
+                judge(error, uncertainty, scale.tolerance)
+            };
             Look {
                 agreement: SampleAgreement {
                     length,
