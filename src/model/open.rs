@@ -226,7 +226,7 @@ fn trace_at(
         Batch::Fixed(size) => size,
         Batch::Dynamic => trace::BATCHES[0],
     };
-    let others = |size| ports.feeds_from(size, size);
+    let others = |turn, size| ports.feeds_from((turn + 1) * size, size);
     trace::forget_what_moves(graph, &others, size, &options.session);
     Ok(runs)
 }

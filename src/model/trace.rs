@@ -7,6 +7,7 @@ use crate::onnx::from_tensor;
 use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::runtime::{Optimization, SessionOptions, Value};
 use crate::tensor::{DType, Tensor};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 /// The batch sizes at which a graph with a dynamic batch is run: two sizes tell which extents follow the batch, and how.
@@ -67,32 +68,39 @@ pub fn trace(
     Ok(runs.into_iter().map(outputs_of).collect())
 }
 
-/// Takes back what is known of values that have other extents with other samples, `feed`'s, of the same number: their shapes depend on the data.
+/// How often other samples are looked at: counts of a few elements are often the same.
+const OTHERS: usize = 8;
+
+/// Takes back what is known of values that have other extents with other samples of the same number: their shapes depend on the data.
 ///
-/// It costs a run, and only where an operator can make such a shape.
+/// `feed` gives the values of the inputs for each turn, at a batch size. It costs runs, and only where an operator can make such a shape.
 pub fn forget_what_moves(
     graph: &mut Graph,
-    feed: &dyn Fn(usize) -> Result<Vec<(String, Value)>, Error>,
+    feed: &dyn Fn(usize, usize) -> Result<Vec<(String, Value)>, Error>,
     batch: usize,
     session: &SessionOptions,
 ) {
     if !may_shape_by_data(graph) {
         return;
     }
+    let turn = Cell::new(0);
+    let feed = |batch| feed(turn.replace(turn.get() + 1), batch);
     // Where other samples do not run, there is nothing to compare with.
-    let Some(run) = run_all(graph, feed, &[batch], session)
-        .ok()
-        .and_then(|mut runs| runs.pop())
-    else {
+    let Ok(runs) = run_all(graph, &feed, &[batch; OTHERS], session) else {
         return;
     };
+    let size = i64::try_from(batch).unwrap_or(i64::MAX);
     for id in graph.value_ids() {
-        let (Some(fact), Some(seen)) = (graph.fact(id), run.get(graph.name(id))) else {
+        let Some(fact) = graph.fact(id) else {
             continue;
         };
-        let size = i64::try_from(batch).unwrap_or(i64::MAX);
-        let expected = fact.shape.iter().map(|dim| usize::try_from(dim.at(size)));
-        if !expected.eq(seen.shape.iter().map(|&extent| Ok(extent))) {
+        let expected: Vec<_> = fact.shape.iter().map(|dim| dim.at(size)).collect();
+        let as_expected = |seen: &Seen| {
+            let extents = seen.shape.iter().map(|&extent| i64::try_from(extent));
+            extents.eq(expected.iter().map(|&extent| Ok(extent)))
+        };
+        let mut seen = runs.iter().filter_map(|run| run.get(graph.name(id)));
+        if !seen.all(as_expected) {
             graph.value_mut(id).fact = None;
         }
     }
