@@ -138,7 +138,7 @@ fn render(found: &Agreement, indices: &[u64], verbosity: Verbosity) -> String {
     if found.straight_through {
         line(
             "note",
-            "straight through steps a gradient is that of no loss: slopes agree at large, and roughly".into(),
+            "slopes are those of the model with each step as its gradient takes it, through the step's own value at the sample".into(),
         );
     }
     if verbosity >= Verbosity::Verbose {

@@ -4,15 +4,17 @@
 //! Only nodes between the differentiated values and the seeds are visited.
 //! Nothing here runs a graph.
 
+mod anchored;
 pub mod loss;
 mod rule;
 pub mod rules;
 pub mod straight_through;
 mod window;
 
+pub use anchored::anchored;
 pub use rule::{Apply, Cotangents, Kind, Rule, Vjp};
 
-use crate::graph::{Builder, Expr, Graph, Node, ValueId};
+use crate::graph::{Builder, Expr, Graph, Node, ValueId, passes};
 use std::fmt;
 
 /// Why a graph cannot be differentiated.
@@ -210,6 +212,18 @@ impl<'g> Accumulator<'_, 'g> {
     }
 }
 
+/// Why a gradient that goes straight through steps would end at a node unsaid.
+///
+/// What quantises was put in floats before; where that could not be, its gradient would silently be zero.
+fn not_in_floats(node: &Node, rule: Option<&Rule>, reads_whole: bool) -> Option<&'static str> {
+    let quantizes = passes::is_quantized(node.domain(), node.op_type());
+    if quantizes && !node.is("DynamicQuantizeLinear") {
+        return Some("it quantises in a form that is not computed in floats");
+    }
+    (rule.is_none() && reads_whole)
+        .then_some("it works on quantised numbers, and there is no rule for this operator")
+}
+
 /// The nodes between the differentiated values and the seeds.
 struct Path {
     /// Whether each value depends differentiably on a differentiated one (and is one of float type).
@@ -247,6 +261,8 @@ impl Path {
                 }
             }
         }
+        // Straight through steps, integers that floats became: what makes floats of them again has to be known.
+        let mut whole = vec![false; graph.value_count()];
         let mut varied = vec![false; graph.value_count()];
         for value in wrt {
             varied[value.index()] = true;
@@ -259,13 +275,13 @@ impl Path {
                 .iter()
                 .flatten()
                 .any(|output| useful[output.index()]);
-            if !reached || !graph.reads(node).iter().any(|input| varied[input.index()]) {
+            let reads = graph.reads(node);
+            let reads_whole = reads.iter().any(|input| whole[input.index()]);
+            if !reached || !(reads_whole || reads.iter().any(|input| varied[input.index()])) {
                 continue;
             }
             let rule = find_rule(node.domain(), node.op_type());
-            // What quantises was put in floats before; where that could not be, a gradient through it would silently be zero.
-            if straight_through && node.is("QuantizeLinear") {
-                let reason = "it quantises in a form that is not computed in floats";
+            if straight_through && let Some(reason) = not_in_floats(node, rule, reads_whole) {
                 without_rule.push(Obstacle::of(node, reason.into()));
                 continue;
             }
@@ -285,6 +301,12 @@ impl Path {
                 .filter(|output| useful[output.index()] && is_float(**output))
                 .peekable();
             if floats.peek().is_none() {
+                for output in node.outputs.iter().flatten().filter(|_| straight_through) {
+                    whole[output.index()] = true;
+                }
+                continue;
+            }
+            if !reads.iter().any(|input| varied[input.index()]) {
                 continue;
             }
             for output in floats {

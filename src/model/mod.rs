@@ -7,6 +7,7 @@ mod buffer;
 mod check;
 mod device_check;
 mod external;
+mod foreign;
 mod fuse;
 pub mod gradient;
 mod inspection;

@@ -2,8 +2,10 @@
 
 use super::ports::{self, Ports};
 use super::trace::{self, Run};
-use super::{Answers, Batch, Error, Model, ModelOptions, check, gradient, load, temporary};
-use crate::graph::{Graph, ValueId, passes};
+use super::{
+    Answers, Batch, Error, Model, ModelOptions, check, foreign, gradient, load, temporary,
+};
+use crate::graph::{Dim, Graph, ValueId, passes};
 use crate::onnx;
 use crate::runtime::{self, Arithmetic, Device, Optimization, SessionOptions};
 use sha2::{Digest, Sha256};
@@ -31,25 +33,37 @@ impl Model {
                 "the model computes in bfloat16, which this device has no kernels for: it is run in float32, with the same weights".into(),
             );
         }
-        // The file's own run has nothing to do with what is made of it: both go on at once.
-        let (understood, file) = rayon::join(
-            || understand(&original, &ports, options, &mut notes),
-            || {
-                // Normalisation is no part of the file.
-                let file = normalized(original.clone(), &ports, options)?;
-                check::run_file(&file, &ports, options)
-            },
-        );
+        let read = notes.len();
+        let (mut understood, mut file) = both(&original, &ports, options, &mut notes)?;
+        let asked = options.output.as_deref();
+        // A batch that the model only seems to have is none.
+        let rows = match understood.batch {
+            Batch::Dynamic => Some(Dim::BATCH),
+            Batch::Fixed(size) => (ports.declared_batch == Some(size))
+                .then(|| Dim::fixed(i64::try_from(size).unwrap_or(i64::MAX))),
+        };
+        let one = rows.and_then(|rows| ports::one_score(&understood.graph, asked, rows));
+        if let Some(one) = one {
+            let name = understood.graph.name(one).to_owned();
+            let dtype = understood.graph.fact(one).map(|fact| fact.dtype);
+            if let (Some(id), Some(dtype)) = (original.find(&name), dtype) {
+                let said = passes::two_classes(&mut original, id, dtype);
+                let said = said.map_err(Error::Unsuitable)?;
+                notes.truncate(read);
+                (understood, file) = both(&original, &ports, options, &mut notes)?;
+                notes.push(said);
+            }
+        }
         let Understood {
             shipped,
             graph,
             batch,
             runs,
-        } = understood?;
+        } = understood;
         if !options.straight_through {
             notes.extend(gradient::steps(&graph));
         }
-        let output = ports::choose_output(&graph, options.output.as_deref())?;
+        let output = ports::choose_output(&graph, asked)?;
         let answers = answers(&graph, output, &runs)?;
         let input = graph
             .find(&ports.input)
@@ -74,6 +88,27 @@ impl Model {
             shipped,
             graph,
         })
+    }
+}
+
+/// What is made of a file, and what the file itself gives: one has nothing to do with the other, and both go on at once.
+fn both(
+    original: &Graph,
+    ports: &Ports,
+    options: &ModelOptions,
+    notes: &mut Vec<String>,
+) -> Result<(Understood, Result<Run, Error>), Error> {
+    let (understood, file) = rayon::join(
+        || understand(original, ports, options, notes),
+        || {
+            // Normalisation is no part of the file.
+            let file = normalized(original.clone(), ports, options)?;
+            check::run_file(&file, ports, options)
+        },
+    );
+    match understood {
+        Ok(understood) => Ok((understood, file)),
+        Err(error) => Err(foreign::explain(original, error)),
     }
 }
 
@@ -179,8 +214,25 @@ fn understand(
 /// The batch sizes that are tried first where the model has a dynamic batch.
 const SMALL_BATCHES: [usize; 2] = [1, 2];
 
-/// Runs the graph, at two sizes where the batch is dynamic.
+/// Runs the graph, at two sizes where the batch is dynamic; where shapes may depend on the data, with other samples too.
 fn trace_at(
+    graph: &mut Graph,
+    batch: Batch,
+    ports: &Ports,
+    options: &ModelOptions,
+) -> Result<Vec<Run>, Error> {
+    let runs = trace_sizes(graph, batch, ports, options)?;
+    let size = match batch {
+        Batch::Fixed(size) => size,
+        Batch::Dynamic => trace::BATCHES[0],
+    };
+    let others = |turn, size| ports.feeds_from((turn + 1) * size, size);
+    trace::forget_what_moves(graph, &others, size, &options.session);
+    Ok(runs)
+}
+
+/// Runs the graph at one size or at several.
+fn trace_sizes(
     graph: &mut Graph,
     batch: Batch,
     ports: &Ports,

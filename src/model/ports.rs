@@ -347,6 +347,25 @@ pub(super) fn choose_output(graph: &Graph, asked: Option<&str>) -> Result<ValueI
     }
 }
 
+/// The output that has one float for each of a batch of this extent, where it was asked for or where it alone can be the score of a class.
+pub(super) fn one_score(graph: &Graph, asked: Option<&str>, batch: Dim) -> Option<ValueId> {
+    let fact = |id: &ValueId| graph.fact(*id).filter(|fact| fact.dtype.is_float());
+    let outputs = || graph.outputs.iter().map(|(id, _)| *id);
+    let several =
+        |id: &ValueId| fact(id).is_some_and(|fact| gradient::class_axis(&fact.shape).is_some());
+    let one = |id: &ValueId| {
+        fact(id)
+            .and_then(|fact| fact.shape.split_first())
+            .is_some_and(|(first, rest)| *first == batch && rest.iter().all(|dim| *dim == Dim::ONE))
+    };
+    let mut found = outputs().filter(one);
+    match asked {
+        Some(name) => found.find(|id| graph.name(*id) == name),
+        None if outputs().any(|id| several(&id)) => None,
+        None => found.next().filter(|_| found.next().is_none()),
+    }
+}
+
 fn tensor_type(info: &ValueInfoProto) -> Option<&TensorType> {
     match info.r#type.as_ref()?.value.as_ref()? {
         TypeValue::TensorType(tensor) => Some(tensor),

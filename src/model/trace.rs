@@ -7,6 +7,7 @@ use crate::onnx::from_tensor;
 use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::runtime::{Optimization, SessionOptions, Value};
 use crate::tensor::{DType, Tensor};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 /// The batch sizes at which a graph with a dynamic batch is run: two sizes tell which extents follow the batch, and how.
@@ -65,6 +66,77 @@ pub fn trace(
             .collect()
     };
     Ok(runs.into_iter().map(outputs_of).collect())
+}
+
+/// How often other samples are looked at: counts of a few elements are often the same.
+const OTHERS: usize = 8;
+
+/// Takes back what is known of values that have other extents with other samples of the same number: their shapes depend on the data.
+///
+/// `feed` gives the values of the inputs for each turn, at a batch size. It costs runs, and only where an operator can make such a shape.
+pub fn forget_what_moves(
+    graph: &mut Graph,
+    feed: &dyn Fn(usize, usize) -> Result<Vec<(String, Value)>, Error>,
+    batch: usize,
+    session: &SessionOptions,
+) {
+    if !may_shape_by_data(graph) {
+        return;
+    }
+    let turn = Cell::new(0);
+    let feed = |batch| feed(turn.replace(turn.get() + 1), batch);
+    // Where other samples do not run, there is nothing to compare with.
+    let Ok(runs) = run_all(graph, &feed, &[batch; OTHERS], session) else {
+        return;
+    };
+    let size = i64::try_from(batch).unwrap_or(i64::MAX);
+    for id in graph.value_ids() {
+        let Some(fact) = graph.fact(id) else {
+            continue;
+        };
+        let expected: Vec<_> = fact.shape.iter().map(|dim| dim.at(size)).collect();
+        let as_expected = |seen: &Seen| {
+            let extents = seen.shape.iter().map(|&extent| i64::try_from(extent));
+            extents.eq(expected.iter().map(|&extent| Ok(extent)))
+        };
+        let mut seen = runs.iter().filter_map(|run| run.get(graph.name(id)));
+        if !seen.all(as_expected) {
+            graph.value_mut(id).fact = None;
+        }
+    }
+}
+
+/// Operators that give as many entries as they find.
+const FINDING: [&str; 4] = ["Compress", "NonMaxSuppression", "NonZero", "Unique"];
+
+/// Operators whose shape follows numbers that they are given, and where these come first.
+const SHAPED: [(&str, usize); 12] = [
+    ("ConstantOfShape", 0),
+    ("Expand", 1),
+    ("OneHot", 1),
+    ("Pad", 1),
+    ("Range", 0),
+    ("Reshape", 1),
+    ("Resize", 2),
+    ("Slice", 1),
+    ("Split", 1),
+    ("Tile", 1),
+    ("TopK", 1),
+    ("Upsample", 1),
+];
+
+/// Whether an operator may make a shape of what the data are, not only of how many.
+fn may_shape_by_data(graph: &Graph) -> bool {
+    let on_data = graph.depends_on_data();
+    graph.nodes.iter().any(|node| {
+        let reads = |from: usize| {
+            let mut operands = node.inputs.iter().skip(from).flatten();
+            operands.any(|id| on_data[id.index()])
+        };
+        let mut shaped = SHAPED.iter();
+        (FINDING.contains(&node.op_type()) && reads(0))
+            || shaped.any(|(op_type, from)| node.is(op_type) && reads(*from))
+    })
 }
 
 /// What a run showed of a value.

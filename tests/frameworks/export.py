@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the classifiers of this folder as users of scikit-learn and Keras get them, with float64 references for their gradients.
 
-    python3 tests/frameworks/export.py
+    python3 tests/frameworks/export.py [NAME ...]
 
 writes `*.onnx` and, for each, `*.npz` beside itself: `x` [n, …] in [0, 1] (float32, the digits of scikit-learn that the model was not trained on),
 `y` int64 [n], `scores` float64 [n, classes], what the framework itself predicts, `grad` float64 [n, …], the gradient of the cross-entropy by x,
@@ -14,6 +14,7 @@ Made with Python 3.11, scikit-learn 1.9.1, skl2onnx 1.20.0, tensorflow-cpu 2.21.
 
 import os
 import pathlib
+import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -31,6 +32,8 @@ from sklearn.decomposition import PCA
 from sklearn.svm import LinearSVC
 
 HERE = pathlib.Path(__file__).resolve().parent
+# The models that are written; all of them, where none is named.
+WANTED = sys.argv[1:]
 SAMPLES = 64
 
 
@@ -47,7 +50,13 @@ def softmax_gradient(logits, y):
     return p
 
 
+def is_wanted(name):
+    return not WANTED or name in WANTED
+
+
 def save(name, x, y, scores, grad=None, **more):
+    if not is_wanted(name):
+        return
     if grad is not None:
         more["grad"] = grad
     np.savez_compressed(HERE / f"{name}.npz", x=x, y=y.astype(np.int64), scores=np.asarray(scores, np.float64), **more)
@@ -55,7 +64,8 @@ def save(name, x, y, scores, grad=None, **more):
 
 def write(name, pipeline, kind=FloatTensorType, width=64, **options):
     proto = to_onnx(pipeline, initial_types=[("X", kind([None, width]))], options=options or None)
-    (HERE / f"{name}.onnx").write_bytes(proto.SerializeToString())
+    if is_wanted(name):
+        (HERE / f"{name}.onnx").write_bytes(proto.SerializeToString())
     return [node.op_type for node in proto.graph.node]
 
 
@@ -66,6 +76,11 @@ def linear(estimator):
         # Binary: the logit of the second class against the first.
         w, b = np.concatenate([np.zeros_like(w), w]), np.concatenate([[0.0], b])
     return w, b
+
+
+def two_scores(z):
+    """What mohs makes of one number for two classes."""
+    return np.stack([-z / 2, z / 2], axis=1)
 
 
 def sklearn_models(x, y, test_x, test_y):
@@ -126,6 +141,18 @@ def sklearn_models(x, y, test_x, test_y):
     onehot = np.eye(10)[test_y]
     by_logit = (sigmoid / sigmoid.sum(1, keepdims=True) - onehot) * (1 - sigmoid)
     save("sgd-log", test_x, test_y, model.predict_proba(test_x), by_logit @ w)
+    # Labels that are text, and an output for each class.
+    names = np.array([f"digit {digit}" for digit in range(10)])
+    model = LogisticRegression(max_iter=500).fit(x, names[y])
+    w, b = linear(model)
+    print(write("columns", model, zipmap="columns"))
+    save("columns", test_x, test_y, model.predict_proba(test_x), softmax_gradient(wide @ w.T + b, test_y) @ w, w=w, b=b)
+    # One number for two classes.
+    model = LinearSVC(max_iter=5000, random_state=0).fit(*binary(x, y))
+    w, b = linear(model)
+    print(write("linear-svc-binary", model))
+    logits = two_x.astype(np.float64) @ w.T + b
+    save("linear-svc-binary", two_x, two_y, two_scores(model.decision_function(two_x)), softmax_gradient(logits, two_y) @ w, w=w, b=b)
     # Trees, which have no gradient.
     model = RandomForestClassifier(6, max_depth=5, random_state=0).fit(x, y)
     print(write("forest", model))
@@ -139,8 +166,11 @@ def keras_models(x, y, test_x, test_y):
 
     keras.utils.set_random_seed(0)
 
-    def finish(name, model, x, test_x):
-        model.compile("adam", "sparse_categorical_crossentropy")
+    def finish(name, model, x, test_x, y=y, test_y=test_y):
+        if not is_wanted(name):
+            return
+        two = model.output_shape[1] == 1
+        model.compile("adam", "binary_crossentropy" if two else "sparse_categorical_crossentropy")
         model.fit(x, y, epochs=25, batch_size=64, verbose=0)
         signature = [tf.TensorSpec([None, *x.shape[1:]], tf.float32, name="input")]
         # Keras 3 and tf2onnx: by way of a function.
@@ -156,11 +186,14 @@ def keras_models(x, y, test_x, test_y):
         with tf.GradientTape() as tape:
             tape.watch(wide)
             scores = double(wide, training=False)
+            scores = tf.concat([1 - scores, scores], 1) if two else scores
             loss = -tf.reduce_sum(tf.math.log(tf.gather(scores, test_y, batch_dims=1)))
-        save(name, test_x, test_y, scores.numpy(), tape.gradient(loss, wide).numpy())
+        scores = scores.numpy()
+        shown = two_scores(np.log(scores[:, 1] / scores[:, 0])) if two else scores
+        save(name, test_x, test_y, shown, tape.gradient(loss, wide).numpy())
         keras.backend.set_floatx("float32")
         print(name, [node.op_type for node in proto.graph.node], [i.name for i in proto.graph.input], [o.name for o in proto.graph.output],
-              (scores.numpy().argmax(1) == test_y).mean())
+              (scores.argmax(1) == test_y).mean())
 
     layers = keras.layers
     image = lambda x: x.reshape(-1, 8, 8, 1)
@@ -172,6 +205,11 @@ def keras_models(x, y, test_x, test_y):
     finish("keras-cnn", cnn, image(x), image(test_x))
     mlp = keras.Sequential([keras.Input((64,)), layers.Dense(32, activation="elu"), layers.Dense(10, activation="softmax")])
     finish("keras-mlp", mlp, x, test_x)
+    regression = keras.Sequential([keras.Input((64,)), layers.Dense(10, activation="softmax")])
+    finish("keras-logistic", regression, x, test_x)
+    # One probability for two classes.
+    binary = keras.Sequential([keras.Input((64,)), layers.Dense(16, activation="tanh"), layers.Dense(1, activation="sigmoid")])
+    finish("keras-binary", binary, x[y < 2], test_x[test_y < 2], y[y < 2], test_y[test_y < 2])
 
 
 def main():

@@ -14,11 +14,15 @@ use ndarray_npy::NpzReader;
 use std::fs::File;
 use std::path::PathBuf;
 
-const CLASSIFIERS: [&str; 9] = [
+const CLASSIFIERS: [&str; 13] = [
+    "columns",
     "components",
+    "keras-binary",
     "keras-cnn",
+    "keras-logistic",
     "keras-mlp",
     "linear-svc",
+    "linear-svc-binary",
     "logistic",
     "logistic-binary",
     "mlp-normalized",
@@ -173,6 +177,7 @@ fn robust_accuracy_of_linear_models_is_the_closed_form_for_two_classes_and_near_
     for (name, attack) in [
         ("logistic-binary", "fgm"),
         ("logistic-binary", "pgd:steps=20"),
+        ("linear-svc-binary", "fgm"),
         ("logistic", "pgd:steps=100,loss=margin,random_start=false"),
         ("linear-svc", "pgd:steps=100,loss=margin,random_start=false"),
     ] {

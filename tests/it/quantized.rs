@@ -197,19 +197,22 @@ fn gradients_straight_through_are_those_of_the_dequantised_model() {
 }
 
 /// Other forms, by what they round (`tests/quantized/forms.py`): activations too.
-const ROUNDED_FORMS: [&str; 6] = [
+const ROUNDED_FORMS: [&str; 8] = [
     "form-attention",
     "form-block-activations",
     "form-branches",
     "form-dynamic-matmul",
     "form-integer-to-float",
     "form-operators",
+    "form-softmax-old",
+    "form-where",
 ];
 
 /// Weights alone.
-const WEIGHT_FORMS: [&str; 4] = [
+const WEIGHT_FORMS: [&str; 5] = [
     "form-block-int8",
     "form-block-uint4",
+    "form-nbits2",
     "form-nbits4",
     "form-nbits8",
 ];
@@ -221,6 +224,17 @@ fn every_form_that_rounds_activations_has_the_gradient_of_the_dequantised_model(
         assert!(errors[7] <= 1e-4, "{name}: {errors:?}");
         assert_eq!(dtypes, [DType::F32, DType::F32], "{name}");
     }
+}
+
+#[test]
+fn an_operator_on_quantised_numbers_without_a_form_in_floats_is_named_though_there_is_another_way()
+{
+    let model = open("form-uncovered", &straight_through());
+    let error = model.gradient(&GradientOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("NhwcMaxPool"), "{error}");
+    // What is flat is flat: without the estimator there is nothing to pass on, and the other way is the gradient.
+    let model = open("form-uncovered", &ModelOptions::default());
+    model.gradient(&GradientOptions::default()).unwrap();
 }
 
 #[test]

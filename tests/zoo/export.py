@@ -42,6 +42,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import kinks  # noqa: E402
 import models  # noqa: E402
+import more  # noqa: E402, F401
 
 # A sample is drawn again until its units are this many times farther from their kinks than float32 is from float64, so many times at most.
 MARGIN = 4.0

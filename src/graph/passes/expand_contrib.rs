@@ -184,6 +184,7 @@ fn expand(
     adjust: &dyn Fn(&Builder, &mut Node),
     finish: &dyn Fn(&Builder),
 ) -> (Graph, Vec<String>) {
+    let used = used(&graph);
     let nodes = std::mem::take(&mut graph.nodes);
     let builder = Builder::new(graph);
     let mut left = Vec::new();
@@ -195,7 +196,7 @@ fn expand(
         };
         let name = node.proto.name.clone().unwrap_or_default();
         builder.set_scope(format!("expand/{name}"));
-        match results(&builder, &node, expand) {
+        match results(&builder, &asked_for(&node, &used), expand) {
             Ok(results) => {
                 for (output, result) in results {
                     let identity = named(&builder, output, result);
@@ -214,6 +215,26 @@ fn expand(
     }
     finish(&builder);
     (builder.into_graph(), left)
+}
+
+/// Whether a value is read by a node or is an output.
+fn used(graph: &Graph) -> Vec<bool> {
+    let mut used = vec![false; graph.value_count()];
+    let read = graph.nodes.iter().flat_map(|node| graph.reads(node));
+    for id in read.chain(graph.outputs.iter().map(|(id, _)| *id)) {
+        used[id.index()] = true;
+    }
+    used
+}
+
+/// A node without the results that nobody reads: what they would take need not be covered.
+fn asked_for(node: &Node, used: &[bool]) -> Node {
+    let mut node = node.clone();
+    for output in &mut node.outputs {
+        // What was made since is read by what it was made for.
+        *output = output.filter(|id| used.get(id.index()).copied().unwrap_or(true));
+    }
+    node
 }
 
 /// The results that have a name, each with what computes it.

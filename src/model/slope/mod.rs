@@ -2,6 +2,8 @@
 //!
 //! The loss is that of the model as shipped, in double precision from its scores; it is differenced along the gradient and along random
 //! directions, at ever smaller steps.
+//! Straight through steps a gradient is not that of the model's loss, which is flat or jumps: there the model is differenced with each step
+//! replaced by what passes through it, moved to where the step is at the sample ([`crate::grad::anchored`]).
 //! For a standard normal direction v, the mean of ((g − ĝ)·v)² is ‖g − ĝ‖², so a few directions tell the error of the whole gradient.
 //! Start at [`compare`].
 
@@ -80,13 +82,9 @@ pub enum Verdict {
 pub struct Agreement {
     /// Sample by sample.
     pub samples: Vec<SampleAgreement>,
-    /// Whether gradients pass straight through steps, so that slopes agree at large and roughly.
+    /// Whether gradients pass straight through steps, so that they were compared with what passes through instead of the model's own loss.
     pub straight_through: bool,
 }
-
-/// The slope straight through steps, over all samples, may be this much larger or smaller than the gradients' length: the gradient is that of a
-/// model without steps, and where signs stand for hyperbolic tangents it is more than twice too long.
-const ROUGH: f64 = 3.0;
 
 impl Agreement {
     /// The slope along the gradient over its length, all samples together.
@@ -123,16 +121,6 @@ impl Agreement {
     pub fn verdict(&self) -> Verdict {
         let wrong = self.found(Finding::Disagrees);
         let told = wrong + self.found(Finding::Agrees);
-        if self.straight_through {
-            let ratio = self.slope_ratio();
-            return if (1.0 / ROUGH..=ROUGH).contains(&ratio) {
-                Verdict::Agrees
-            } else if ratio.is_nan() && self.samples.iter().all(|sample| sample.error == 0.0) {
-                Verdict::Undecided
-            } else {
-                Verdict::Disagrees { wrong, told }
-            };
-        }
         match (wrong, told) {
             (_, 0) => Verdict::Undecided,
             (0, _) => Verdict::Agrees,
@@ -149,6 +137,8 @@ struct Scale {
     tolerance: f64,
     /// The spacing of numbers around 1.
     epsilon: f64,
+    /// The smallest number that is told from 0.
+    least: f64,
 }
 
 impl Scale {
@@ -159,11 +149,6 @@ impl Scale {
             count: 5,
         };
         match model.coarsest() {
-            _ if model.straight_through() => Scale {
-                steps: large,
-                tolerance: 0.5,
-                epsilon: f64::from(f32::EPSILON),
-            },
             Precision::Single => Scale {
                 steps: Steps {
                     first: 0.1,
@@ -172,16 +157,19 @@ impl Scale {
                 },
                 tolerance: 0.02,
                 epsilon: f64::from(f32::EPSILON),
+                least: f64::from(f32::MIN_POSITIVE),
             },
             Precision::Half => Scale {
                 steps: large,
                 tolerance: 0.1,
                 epsilon: 2f64.powi(-10),
+                least: 2f64.powi(-24),
             },
             Precision::Brain => Scale {
                 steps: large,
                 tolerance: 0.25,
                 epsilon: 2f64.powi(-7),
+                least: f64::from(f32::MIN_POSITIVE),
             },
         }
     }
@@ -274,7 +262,12 @@ fn look(
                 .map_or(0.0, |slope| slope.residual.uncertainty);
             let error = residual.max(along_error) / size;
             let uncertainty = uncertainty.max(along_uncertainty) / size;
-            let finding = judge(error, uncertainty, scale.tolerance);
+            // A slope that is smaller than the numbers of the graph tells nothing of it.
+            let finding = if length == 0.0 && measured < scale.least {
+                Finding::Undecided
+            } else {
+                judge(error, uncertainty, scale.tolerance)
+            };
             Look {
                 agreement: SampleAgreement {
                     length,

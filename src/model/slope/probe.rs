@@ -3,9 +3,10 @@
 use super::difference::{Differences, Estimate, bend};
 use super::scores::{self, HostLoss};
 use super::{DIRECTIONS, Samples, Scale, norm, size};
+use crate::grad;
 use crate::loss::Loss;
 use crate::model::fuse::attacked;
-use crate::model::runner::Feed;
+use crate::model::runner::{Feed, Runner};
 use crate::model::{Batch, Error, GradientGraph, Judge, Model, load};
 use crate::runtime::{Session, Value};
 use crate::tensor::Tensor;
@@ -24,11 +25,51 @@ const FINE: usize = 2;
 pub(super) struct Probe<'a> {
     model: &'a Model,
     gradient: Session,
-    judge: Judge,
+    scores: Scores,
     feed: Feed,
     loss: Loss,
     probabilities: bool,
 }
+
+/// What gives the scores that losses are computed from.
+enum Scores {
+    /// The model as shipped.
+    Shipped(Judge),
+    /// Where gradients pass straight through steps: the function that they are the gradient of, which takes the sample as an anchor.
+    Anchored(Runner),
+}
+
+impl Scores {
+    fn of(model: &Model, feed: &Feed) -> Result<Self, Error> {
+        if !model.straight_through() {
+            return Ok(Scores::Shipped(model.judge()?));
+        }
+        let graph = model.graph().clone();
+        let input = graph.find(&feed.name);
+        let input = input.ok_or_else(|| Error::Internal("the input was lost".into()))?;
+        let graph = grad::anchored(graph, input, ANCHOR).map_err(|reason| {
+            Error::Unsuitable(format!(
+                "a gradient straight through steps cannot be compared here: {reason}"
+            ))
+        })?;
+        let anchor = Feed {
+            name: ANCHOR.into(),
+            ..feed.clone()
+        };
+        let feeds = [feed.clone(), anchor];
+        let feeds = feeds.into_iter().chain(model.carried().cloned());
+        Ok(Scores::Anchored(Runner::new(
+            &graph,
+            feeds.collect(),
+            model.output(),
+            model.batch(),
+            model.session_options(),
+        )?))
+    }
+}
+
+/// The second input of an anchored graph.
+const ANCHOR: &str = "mohs/anchor";
 
 /// What differences say of one direction.
 pub(super) struct Slope {
@@ -67,7 +108,7 @@ impl<'a> Probe<'a> {
         Ok(Probe {
             model,
             gradient: load(&graph.graph.to_model(), model.session_options())?,
-            judge: model.judge()?,
+            scores: Scores::of(model, &feed)?,
             feed,
             loss: graph
                 .metadata("mohs.loss")
@@ -142,7 +183,7 @@ impl<'a> Probe<'a> {
         turn: u64,
     ) -> Result<Vec<Slope>, Error> {
         let width = self.feed.width();
-        let center = self.losses(samples.points, samples.data, samples.labels)?;
+        let center = self.losses(samples.points, samples.points, samples.data, samples.labels)?;
         let mut walks: Vec<Walk> = (0..gradients.len() * (DIRECTIONS + 1))
             .map(|number| Walk {
                 sample: number / (DIRECTIONS + 1),
@@ -171,7 +212,12 @@ impl<'a> Probe<'a> {
                     }
                     walks[at].said = dot(&gradients[walk.sample], &direction);
                 }
-                let losses = self.losses(&around.points, &around.data, &around.labels)?;
+                let losses = self.losses(
+                    &around.points,
+                    &around.anchors,
+                    &around.data,
+                    &around.labels,
+                )?;
                 for (pair, &at) in part.iter().enumerate() {
                     let walk = &mut walks[at];
                     let point = &samples.points[walk.sample * width..(walk.sample + 1) * width];
@@ -207,10 +253,11 @@ impl<'a> Probe<'a> {
             .collect())
     }
 
-    /// The loss at each point.
+    /// The loss at each point, with the sample that it is near.
     fn losses(
         &mut self,
         points: &[f32],
+        anchors: &[f32],
         data: &[f32],
         labels: &[u32],
     ) -> Result<Vec<HostLoss>, Error> {
@@ -220,9 +267,13 @@ impl<'a> Probe<'a> {
         let mut losses = Vec::with_capacity(labels.len());
         for (turn, labels) in labels.chunks(self.rows()).enumerate() {
             let rows = turn * self.rows()..turn * self.rows() + labels.len();
-            let points = &points[rows.start * width..rows.end * width];
+            let [points, anchors] =
+                [points, anchors].map(|of| &of[rows.start * width..rows.end * width]);
             let data = &data[rows.start * data_width..rows.end * data_width];
-            let found = self.judge.scores(points, data)?;
+            let found = match &mut self.scores {
+                Scores::Shipped(judge) => judge.scores(points, data)?,
+                Scores::Anchored(runner) => runner.run(&[points, anchors, data])?,
+            };
             for (row, (scores, &label)) in found.chunks(classes).zip(labels).enumerate() {
                 if let Some(class) = scores.iter().position(|score| score.is_nan()) {
                     return Err(Error::NotANumber { row, class });
@@ -238,6 +289,7 @@ impl<'a> Probe<'a> {
 #[derive(Default)]
 struct Around {
     points: Vec<f32>,
+    anchors: Vec<f32>,
     data: Vec<f32>,
     labels: Vec<u32>,
 }
@@ -246,6 +298,8 @@ impl Around {
     fn add(&mut self, point: &[f32], samples: &Samples<'_>, sample: usize) {
         let data_width = samples.data.len() / samples.labels.len().max(1);
         self.points.extend(point);
+        let anchor = sample * point.len()..(sample + 1) * point.len();
+        self.anchors.extend(&samples.points[anchor]);
         let data = sample * data_width..(sample + 1) * data_width;
         self.data.extend(&samples.data[data]);
         self.labels.push(samples.labels[sample]);

@@ -4,9 +4,10 @@ use super::fixtures::{N, Tiny, constant, evaluate, named, npz, ready, samples};
 use super::{Sandbox, shipped};
 use crate::gradcheck::info;
 use crate::lift::joined;
-use mohs::onnx::encode;
+use mohs::graph::Attribute;
 use mohs::onnx::proto::NodeProto;
-use mohs::tensor::DType;
+use mohs::onnx::{encode, from_tensor};
+use mohs::tensor::{DType, Tensor};
 
 /// Evaluates `bad.onnx` of a sandbox that has data.
 fn refused(sandbox: &Sandbox, more: &[&str], words: &[&str]) -> String {
@@ -91,17 +92,46 @@ fn own(op_type: &str, input: &str, output: &str) -> NodeProto {
 }
 
 #[test]
-fn an_operator_that_nobody_knows_is_refused_by_its_name() {
+fn operators_that_nobody_knows_are_all_named() {
     let sandbox = ready();
-    let mut tiny = Tiny::behind(vec![NodeProto {
+    let foreign = |name, op_type, input, output| NodeProto {
         domain: Some("acme".into()),
-        ..named("secret/node", joined("Sauce", &["x"], &["inner"]))
-    }]);
+        ..named(name, joined(op_type, &[input], &[output]))
+    };
+    let mut tiny = Tiny::behind(vec![
+        foreign("secret/node", "Sauce", "x", "a"),
+        joined("Relu", &["a"], &["b"]),
+        foreign("last/node", "Spice", "b", "inner"),
+    ]);
     tiny.domains.push("acme");
     tiny.write(&sandbox, "bad.onnx");
-    refused(&sandbox, &[], &["bad.onnx", "cannot load", "Sauce"]);
+    let words = [
+        "2 nodes",
+        "acme::Sauce",
+        "secret/node",
+        "acme::Spice",
+        "last/node",
+    ];
+    refused(&sandbox, &[], &words);
     let (text, _) = sandbox.run(&["inspect", "bad.onnx"]);
     assert!(text.contains("Sauce"), "{text}");
+}
+
+#[test]
+fn shapes_that_depend_on_the_data_are_named_wherever_they_are_seen() {
+    let sandbox = ready();
+    // The sum of the elements above a half, as many as there are.
+    let mut tiny = Tiny::behind(vec![
+        joined("Greater", &["x", "half"], &["above"]),
+        joined("NonZero", &["above"], &["found"]),
+        joined("Transpose", &["found"], &["places"]),
+        named("picks", joined("GatherND", &["x", "places"], &["picked"])),
+        joined("ReduceSum", &["picked"], &["sum"]),
+        joined("Add", &["x", "sum"], &["inner"]),
+    ]);
+    tiny.initializers.push(constant("half", &[], &[0.5]));
+    tiny.write(&sandbox, "bad.onnx");
+    refused(&sandbox, &[], &["picks", "depends on the data"]);
 }
 
 #[test]
@@ -181,6 +211,34 @@ fn a_model_without_class_scores_is_refused() {
     tiny.outputs = vec![info("logits", DType::F32, &[])];
     tiny.write(&sandbox, "bad.onnx");
     refused(&sandbox, &[], &["class scores", "logits: "]);
+}
+
+#[test]
+fn one_score_for_two_classes_is_as_good_as_two() {
+    let sandbox = ready();
+    let mut tiny = Tiny::before(vec![
+        joined("Gather", &["scores", "first"], &["one"]),
+        joined("Sigmoid", &["one"], &["logits"]),
+    ]);
+    tiny.nodes[1]
+        .attribute
+        .push(Attribute::Int(1).to_proto("axis"));
+    tiny.initializers.push(from_tensor(
+        "first",
+        &Tensor::new(&[1], vec![0i64]).unwrap(),
+    ));
+    tiny.outputs = vec![info("logits", DType::F32, &[N, Some(1)])];
+    tiny.write(&sandbox, "bad.onnx");
+    let (x, labels) = samples();
+    npz(
+        &sandbox,
+        "two.npz",
+        &x.into_dyn(),
+        &labels.mapv(|label| i64::from(label == 0)),
+    );
+    let arguments = evaluate("bad.onnx", "two.npz", &[]);
+    let (_, said) = sandbox.run(&arguments);
+    assert!(said.contains("class 1 against class 0"), "{said}");
 }
 
 #[test]
