@@ -1,4 +1,5 @@
 //! Training: against PyTorch, and whole runs.
 
+mod given;
 mod methods;
 mod runs;
