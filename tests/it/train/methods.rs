@@ -81,12 +81,22 @@ pub(super) fn config(text: &str, norm: Norm, epsilon: f64) -> Config {
     }
 }
 
-fn run(name: &str, config: &Config, limit: Option<u64>) -> Trained {
+pub(super) fn run(name: &str, config: &Config, limit: Option<u64>) -> Trained {
     attempt(name, config, limit)
         .unwrap_or_else(|error| panic!("{name} {}: {error}", config.method.label()))
 }
 
 pub(super) fn attempt(name: &str, config: &Config, limit: Option<u64>) -> Result<Trained, Error> {
+    attempt_with(name, config, limit, false)
+}
+
+/// A training, with the same samples as validation data where asked for.
+pub(super) fn attempt_with(
+    name: &str,
+    config: &Config,
+    limit: Option<u64>,
+    validated: bool,
+) -> Result<Trained, Error> {
     crate::runtime_ready();
     let path = folder().join(format!("{name}.onnx"));
     let options = ModelOptions {
@@ -105,7 +115,8 @@ pub(super) fn attempt(name: &str, config: &Config, limit: Option<u64>) -> Result
     };
     let data = Dataset::open(&source).unwrap().prepared(&prepared).unwrap();
     let original = mohs::onnx::read(&path).unwrap();
-    train(&model, &original, &data, None, config, &mut ())
+    let validation = validated.then_some(&data);
+    train(&model, &original, &data, validation, config, &mut ())
 }
 
 /// Compares every tensor of the trained model with the reference of that name.
