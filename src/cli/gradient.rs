@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &GradientArguments, verbosity: Verbosity) -> Result
 
 /// Derives the graph of a weight step.
 fn training(arguments: &GradientArguments) -> Result<TrainingGraph, Failure> {
-    let model = session::open(&arguments.model, None, &arguments.runtime)?;
+    let model = session::open_for_weights(&arguments.model, None, &arguments.runtime)?;
     let inner: Vec<String> = arguments.model.wrt.iter().cloned().collect();
     let base = model.trainable(&TrainableOptions {
         freeze: arguments.freeze.clone(),

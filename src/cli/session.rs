@@ -122,6 +122,24 @@ pub(super) fn open(
     normalization: Option<Normalization>,
     runtime: &RuntimeArguments,
 ) -> Result<Model, Failure> {
+    opened(arguments, normalization, runtime, false)
+}
+
+/// Opens a model whose weights are differentiated by, so that its input may be of integers.
+pub(super) fn open_for_weights(
+    arguments: &ModelArguments,
+    normalization: Option<Normalization>,
+    runtime: &RuntimeArguments,
+) -> Result<Model, Failure> {
+    opened(arguments, normalization, runtime, true)
+}
+
+fn opened(
+    arguments: &ModelArguments,
+    normalization: Option<Normalization>,
+    runtime: &RuntimeArguments,
+    integer_input: bool,
+) -> Result<Model, Failure> {
     missing::require(&arguments.model, &[".onnx"])?;
     drop(onnx::read(&arguments.model).map_err(Failure::bad_input)?);
     let options = ModelOptions {
@@ -130,6 +148,7 @@ pub(super) fn open(
         input_shape: arguments.input_shape.as_ref().map(|shape| shape.0.clone()),
         normalization,
         keep: arguments.wrt.iter().cloned().collect(),
+        integer_input,
         straight_through: arguments.straight_through,
         session: start(runtime)?,
     };

@@ -18,7 +18,7 @@ use crate::train::{self, Augmentation, Config};
 
 /// Runs the command.
 pub(super) fn run(arguments: &TrainArguments, verbosity: Verbosity) -> Result<(), Failure> {
-    let config = config(arguments)?;
+    let mut config = config(arguments)?;
     for paths in std::iter::once(&arguments.data).chain(&arguments.validation) {
         dataset::require(paths)?;
     }
@@ -28,15 +28,24 @@ pub(super) fn run(arguments: &TrainArguments, verbosity: Verbosity) -> Result<()
     open_outputs(arguments)?;
     let reading = arguments.reading();
     let normalization = dataset::normalization(&reading)?;
-    let model = session::open(&arguments.model, normalization, &arguments.runtime)?;
+    let perturbs = config.method.perturbs() || config.epsilon.is_some();
+    let open_model = match perturbs {
+        true => session::open,
+        false => session::open_for_weights,
+    };
+    let model = open_model(&arguments.model, normalization, &arguments.runtime)?;
     if !model.session_options().others.is_empty() {
         return Err(Failure::bad_input(anyhow::anyhow!(
             "training runs on one device: give --device one of them"
         )));
     }
+    if !model.input_dtype().is_float() {
+        // The bounds of what is perturbed are none of token ids.
+        config.bounds = Bounds::NONE;
+    }
     let original = onnx::read(&arguments.model.model).or_bad_input()?;
     let open = |paths: &DataPaths, reading: &ReadingArguments| {
-        fitted(paths, reading, bounds(arguments), &model)
+        fitted(paths, reading, config.bounds, &model)
     };
     let samples = open(&arguments.data, &reading)?;
     let validation = arguments.validation.as_ref().map(|paths| {

@@ -2,7 +2,7 @@
 
 use super::trace::Run;
 use super::{Error, ModelOptions, Ports, load};
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 use crate::runtime::{Optimization, SessionOptions, Value};
 use crate::tensor::DType;
 use std::path::Path;
@@ -140,6 +140,7 @@ pub(super) fn run_file(file: &Graph, ports: &Ports, options: &ModelOptions) -> R
 pub(super) fn agrees(
     path: &Path,
     file: &Run,
+    graph: &Graph,
     output: &str,
     runs: &[Run],
     options: &ModelOptions,
@@ -153,12 +154,40 @@ pub(super) fn agrees(
     if close(&expected, &found, tolerance) {
         return Ok(());
     }
+    if let Some(node) = graph.nodes.iter().find(|node| draws(node)) {
+        return Err(Error::Unsuitable(format!(
+            "{} draws at random whenever the model runs, so that its scores are never the same twice; export the model in evaluation mode",
+            label(node)
+        )));
+    }
     Err(Error::Internal(format!(
         "the graph that mohs made of {} gives other scores than the file: {:?} instead of {:?}",
         path.display(),
         &found[..found.len().min(4)],
         &expected[..expected.len().min(4)]
     )))
+}
+
+/// The operator and the node's name.
+fn label(node: &Node) -> String {
+    match node.proto.name.as_deref().unwrap_or_default() {
+        "" => format!("a node {}", node.op_type()),
+        name => format!("the node {} `{name}`", node.op_type()),
+    }
+}
+
+/// Whether a node may give something else in each run.
+fn draws(node: &Node) -> bool {
+    const RANDOM: &[&str] = &[
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    ];
+    let training = node.is("Dropout") && node.input(2).is_some();
+    training || RANDOM.iter().any(|operator| node.is(operator))
 }
 
 /// Whether the numbers agree, as far as both go.

@@ -36,7 +36,7 @@ use crate::tensor::DType;
 use crate::threat::Precision;
 use crate::{grad, graph::passes::Normalization};
 use ports::Ports;
-pub(crate) use ports::typed;
+pub(crate) use ports::{describe, dtype as declared_type, extents as declared_extents, typed};
 use std::path::{Path, PathBuf};
 
 /// Why a model cannot be used.
@@ -121,6 +121,8 @@ pub struct ModelOptions {
     pub normalization: Option<Normalization>,
     /// Inner tensors that have to survive simplification, to be differentiated by.
     pub keep: Vec<String>,
+    /// Whether the input may be of an integer type, such as token ids, though no inner tensor is kept: for weights, which need no gradient of the input.
+    pub integer_input: bool,
     /// Whether gradients pass straight through rounding and quantisation; verdicts are those of the model as it is all the same.
     pub straight_through: bool,
     /// Device and threads.

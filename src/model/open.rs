@@ -68,7 +68,7 @@ impl Model {
         let input = graph
             .find(&ports.input)
             .ok_or_else(|| Error::Internal("the input was lost".into()))?;
-        check::agrees(path, &file?, graph.name(output), &runs, options)?;
+        check::agrees(path, &file?, &graph, graph.name(output), &runs, options)?;
         Ok(Model {
             path: path.to_owned(),
             sha256,

@@ -42,7 +42,7 @@ impl Ports {
                 .map(|info| format!("\n  {}", describe(info)))
                 .collect::<String>()
         };
-        let inner = !options.keep.is_empty();
+        let inner = options.integer_input || !options.keep.is_empty();
         let chosen = match &options.input {
             Some(name) => real
                 .iter()
@@ -373,12 +373,13 @@ fn tensor_type(info: &ValueInfoProto) -> Option<&TensorType> {
     }
 }
 
-fn dtype(info: &ValueInfoProto) -> Option<DType> {
+/// The type that a declaration gives.
+pub(crate) fn dtype(info: &ValueInfoProto) -> Option<DType> {
     DType::from_onnx(tensor_type(info)?.elem_type?)
 }
 
 /// The declared extents; `None` within for those that are open.
-fn extents(info: &ValueInfoProto) -> Option<Vec<Option<usize>>> {
+pub(crate) fn extents(info: &ValueInfoProto) -> Option<Vec<Option<usize>>> {
     let shape = tensor_type(info)?.shape.as_ref()?;
     let extent = |dim: &Dimension| match dim.value {
         Some(DimensionValue::DimValue(extent)) => {

@@ -1,16 +1,17 @@
 //! Training graphs that were made elsewhere, under the contract of `mohs gradient --parameters`.
 //!
 //! Such a graph stands in for those that mohs derives, wherever the loss is the cross-entropy of the labels.
-//! It says by names what its inputs and outputs are; shapes are those of the model.
+//! It says by names what its inputs and outputs are.
+//! Types and shapes have to be those of the model, as far as the file declares them, and so do the numbers of weights that are constants in it.
 
 use super::pass::PassSpec;
 use super::{Error, Setting};
 use crate::graph::{Dim, Dims, Fact, Graph, ValueId, passes};
 use crate::loss::Loss;
-use crate::model::Model;
 use crate::model::training::{Objective, Trainable, TrainingGraph};
-use crate::onnx;
-use crate::tensor::DType;
+use crate::model::{Batch, Model, declared_extents, declared_type, describe};
+use crate::onnx::{self, proto::ValueInfoProto};
+use crate::tensor::{DType, Tensor};
 use std::path::Path;
 
 /// A training graph from a file.
@@ -36,17 +37,144 @@ impl Given {
         for name in [model.output(), "loss"] {
             given.require(given.output(name).is_some(), name, "output")?;
         }
-        for parameter in &trainable.parameters {
-            if given.is_input(&parameter.name) {
-                let gradient = parameter.gradient();
-                given.require(given.output(&gradient).is_some(), &gradient, "output")?;
-            }
-        }
         let mut names = trainable.parameters.iter().map(|known| &known.name);
         if !names.any(|name| given.is_input(name)) {
             return Err(given.refuse("it takes none of the model's parameters as an input"));
         }
+        given.check_samples(model)?;
+        given.check_weights(trainable)?;
         Ok(given)
+    }
+
+    /// Holds what has a row for each sample to the model.
+    fn check_samples(&self, model: &Model) -> Result<(), Error> {
+        let batch = match model.batch() {
+            Batch::Fixed(size) => Some(size),
+            Batch::Dynamic => None,
+        };
+        let sample: Vec<usize> = model.sample_shape().to_vec();
+        let dtype = model.input_dtype();
+        for (name, dtype, rest) in [
+            (model.input(), dtype, sample.as_slice()),
+            ("grad", dtype, sample.as_slice()),
+            ("labels", DType::I64, &[]),
+            ("loss", DType::F32, &[]),
+        ] {
+            let Some(info) = self.declaration(name) else {
+                continue;
+            };
+            // A loss is brought to single precision in any case.
+            let floats = name == "loss" && declared_type(info).is_some_and(DType::is_float);
+            self.check_type(info, dtype, floats)?;
+            let Some(found) = declared_extents(info) else {
+                continue;
+            };
+            if let Some(&Some(size)) = found.first()
+                && batch != Some(size)
+            {
+                return Err(self.refuse(&format!(
+                    "`{}` is for batches of {size} alone, and the first axis has to be open",
+                    describe(info)
+                )));
+            }
+            let open = std::iter::once(None).chain(rest.iter().copied().map(Some));
+            self.check_shape(info, &open.collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Holds weights, statistics and gradients to the model.
+    fn check_weights(&self, trainable: &Trainable) -> Result<(), Error> {
+        for parameter in &trainable.parameters {
+            let name = &parameter.name;
+            if !self.is_input(name) {
+                return Err(self.refuse(&format!(
+                    "it has no input `{name}`, which is to be trained; --freeze {name} leaves that as it is"
+                )));
+            }
+            let gradient = parameter.gradient();
+            self.require(self.output(&gradient).is_some(), &gradient, "output")?;
+            for name in [name, &gradient] {
+                self.check_tensor(name, parameter.dtype, &parameter.shape)?;
+            }
+        }
+        for statistic in &trainable.statistics {
+            for name in [&statistic.name, &statistic.next()] {
+                self.check_tensor(name, statistic.dtype, &[statistic.channels])?;
+            }
+            self.check_constant(&statistic.name, &statistic.initial)?;
+        }
+        let base = trainable.graph();
+        for name in &trainable.frozen {
+            let initial = base.find(name).and_then(|id| constant(base, id));
+            if let Some(initial) = initial {
+                self.check_constant(name, &initial)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds an input or output that the file declares to a type and a shape.
+    fn check_tensor(&self, name: &str, dtype: DType, shape: &[usize]) -> Result<(), Error> {
+        let Some(info) = self.declaration(name) else {
+            return Ok(());
+        };
+        self.check_type(info, dtype, false)?;
+        let shape: Vec<_> = shape.iter().copied().map(Some).collect();
+        self.check_shape(info, &shape)
+    }
+
+    fn check_type(&self, info: &ValueInfoProto, dtype: DType, fits: bool) -> Result<(), Error> {
+        match declared_type(info) {
+            Some(found) if found != dtype && !fits => Err(self.refuse(&format!(
+                "`{}` has to be {dtype} as in the model",
+                describe(info)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds a declared shape to one in which `None` stands for any extent.
+    fn check_shape(&self, info: &ValueInfoProto, shape: &[Option<usize>]) -> Result<(), Error> {
+        let Some(found) = declared_extents(info) else {
+            return Ok(());
+        };
+        let fits = |(found, wanted): (&Option<usize>, &Option<usize>)| {
+            found
+                .zip(*wanted)
+                .is_none_or(|(found, wanted)| found == wanted)
+        };
+        if found.len() == shape.len() && found.iter().zip(shape).all(fits) {
+            return Ok(());
+        }
+        let extents = shape.iter();
+        let extents = extents.map(|extent| extent.map_or("N".to_owned(), |one| one.to_string()));
+        Err(self.refuse(&format!(
+            "`{}` has to have the shape [{}] as in the model",
+            describe(info),
+            extents.collect::<Vec<_>>().join(", ")
+        )))
+    }
+
+    /// Holds a weight that is constant in the file to the model's.
+    fn check_constant(&self, name: &str, initial: &Tensor) -> Result<(), Error> {
+        let found = self
+            .graph
+            .find(name)
+            .and_then(|id| constant(&self.graph, id));
+        match found {
+            Some(found) if !self.is_input(name) && found != *initial => Err(self.refuse(&format!(
+                "its constant `{name}` has other numbers than the model's"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// How an input or output is declared.
+    fn declaration(&self, name: &str) -> Option<&ValueInfoProto> {
+        let mut ports = self.graph.inputs.iter().chain(&self.graph.outputs);
+        let found = ports.find(|(id, _)| self.graph.name(*id) == name);
+        found.map(|(_, info)| info)
     }
 
     fn is_input(&self, name: &str) -> bool {
@@ -150,4 +278,10 @@ impl Given {
             graph,
         })
     }
+}
+
+/// The numbers of an initializer.
+fn constant(graph: &Graph, id: ValueId) -> Option<Tensor> {
+    let tensor = graph.value(id).initializer.as_ref()?;
+    onnx::to_tensor(tensor).ok()
 }

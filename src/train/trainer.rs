@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 /// How long a training runs at most until it writes a checkpoint within an epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_mins(5);
 
+/// How many samples of the training data are looked at for a collapse, where there are no validation data: with fewer, chance alone looks like one.
+const GUARDED_SAMPLES: usize = 256;
+
 /// Trains a model on data whose samples have the model's shape.
 ///
 /// `original` is the file's model, into which the new weights are put.
@@ -615,11 +618,11 @@ impl<'a> Trainer<'a> {
         Ok(collapsed)
     }
 
-    /// Accuracy on the validation data; without any, that of the first batch where a collapse has to be noticed.
+    /// Accuracy on the validation data; without any, that of the first samples where a collapse has to be noticed.
     fn look(&mut self, sources: &Sources<'_>) -> Result<Option<Accuracy>, Error> {
         let batches = match (sources.held_out, self.config.method.guard()) {
             (true, _) => usize::MAX,
-            (false, Some(_)) => 1,
+            (false, Some(_)) => GUARDED_SAMPLES.div_ceil(self.config.batch_size.get()),
             (false, None) => return Ok(None),
         };
         let attack = attack(self.config);

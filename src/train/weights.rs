@@ -54,8 +54,8 @@ impl Snapshot {
     }
 }
 
-/// Draws all parameters anew: weights uniformly between ±√(3/fan-in) times √2 in front of a rectifier's kink (He et al. 2015, as PyTorch's
-/// `kaiming_uniform_` has it), embeddings normally; scales are 1, biases, shifts and running means 0, running variances 1.
+/// Draws all parameters anew: weights uniformly between ±1/√fan-in, as PyTorch's layers begin, and embeddings normally; scales are 1, biases, shifts and
+/// running means 0, running variances 1.
 pub(super) fn reinitialize(trainable: &mut Trainable, seed: u64) -> Result<(), Error> {
     for (position, parameter) in trainable.parameters.iter_mut().enumerate() {
         let mut random = stream(Key {
@@ -67,7 +67,9 @@ pub(super) fn reinitialize(trainable: &mut Trainable, seed: u64) -> Result<(), E
         let count = parameter.shape.iter().product();
         let drawn: Vec<f32> = match parameter.kind {
             ParameterKind::Weight => {
-                let limit = (6.0 / parameter.fan_in.max(1) as f64).sqrt();
+                // √6 times as much would keep the size of activations behind rectifiers (He et al. 2015); the first scores are then so large that
+                // adversarial training takes many epochs to undo them.
+                let limit = 1.0 / (parameter.fan_in.max(1) as f64).sqrt();
                 draw(count, || limit * random.random_range(-1.0..1.0))
             }
             ParameterKind::Embedding => {

@@ -186,7 +186,9 @@ fn ratio(graph: &Graph, node: &Node) -> Result<f64, Error> {
         .iter()
         .find(|node| node.output(0) == Some(id) && node.is("Constant"));
     let held = made.and_then(|node| to_tensor(node.attribute("value")?.t.as_ref()?).ok());
-    let tensor = held.or_else(|| graph.constant(id));
+    // An initializer counts, even while every one of them is an input, to find the weights.
+    let own = || to_tensor(graph.value(id).initializer.as_ref()?).ok();
+    let tensor = held.or_else(own).or_else(|| graph.constant(id));
     let ratio = tensor.and_then(|tensor| tensor.to_f64().first().copied());
     ratio
         .filter(|ratio| (0.0..1.0).contains(ratio))

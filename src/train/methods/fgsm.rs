@@ -21,8 +21,8 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     what_it_does: "\
 δ uniform in the ball, δ ← P(δ + 1.25·ε·sign(g)), then one descent step on the mean cross-entropy at x + δ. Two passes per weight step.
 Fast, and it may collapse: from one epoch to the next the model can become robust to single steps alone (catastrophic overfitting).
-So after each epoch robust accuracy is measured with `pgd`, on the validation data or else on the first batch; where it has fallen by more than `guard`,
-training stops and the weights of the epoch before are the result.",
+So after each epoch robust accuracy is measured with `pgd`, on the validation data or else on 256 samples of the training data; where it has fallen by
+more than `guard`, training stops and the weights of the epoch before are the result.",
     parameters: &[
         step_size("1.25·ε"),
         RANDOM_START,

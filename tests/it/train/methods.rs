@@ -49,7 +49,7 @@ const CASES: &[(&str, &str, Norm, f64)] = &[
 
 const MODELS: &[&str] = &["mlp", "cnn", "transformer", "tokens"];
 
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references/train")
 }
 
@@ -57,7 +57,7 @@ fn open(name: &str) -> NpzReader<File> {
     NpzReader::new(File::open(folder().join(name)).unwrap()).unwrap()
 }
 
-fn config(text: &str, norm: Norm, epsilon: f64) -> Config {
+pub(super) fn config(text: &str, norm: Norm, epsilon: f64) -> Config {
     Config {
         method: method(text).unwrap(),
         optimizer: optimizer("sgd:learning_rate=0.1,momentum=0.9,weight_decay=0.01").unwrap(),
@@ -81,12 +81,22 @@ fn config(text: &str, norm: Norm, epsilon: f64) -> Config {
     }
 }
 
-fn run(name: &str, config: &Config, limit: Option<u64>) -> Trained {
+pub(super) fn run(name: &str, config: &Config, limit: Option<u64>) -> Trained {
     attempt(name, config, limit)
         .unwrap_or_else(|error| panic!("{name} {}: {error}", config.method.label()))
 }
 
-fn attempt(name: &str, config: &Config, limit: Option<u64>) -> Result<Trained, Error> {
+pub(super) fn attempt(name: &str, config: &Config, limit: Option<u64>) -> Result<Trained, Error> {
+    attempt_with(name, config, limit, false)
+}
+
+/// A training, with the same samples as validation data where asked for.
+pub(super) fn attempt_with(
+    name: &str,
+    config: &Config,
+    limit: Option<u64>,
+    validated: bool,
+) -> Result<Trained, Error> {
     crate::runtime_ready();
     let path = folder().join(format!("{name}.onnx"));
     let options = ModelOptions {
@@ -105,7 +115,8 @@ fn attempt(name: &str, config: &Config, limit: Option<u64>) -> Result<Trained, E
     };
     let data = Dataset::open(&source).unwrap().prepared(&prepared).unwrap();
     let original = mohs::onnx::read(&path).unwrap();
-    train(&model, &original, &data, None, config, &mut ())
+    let validation = validated.then_some(&data);
+    train(&model, &original, &data, validation, config, &mut ())
 }
 
 /// Compares every tensor of the trained model with the reference of that name.

@@ -1,4 +1,6 @@
 //! Training: against PyTorch, and whole runs.
 
+mod behaviour;
+mod given;
 mod methods;
 mod runs;

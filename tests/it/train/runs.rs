@@ -318,3 +318,28 @@ fn the_guard_of_fgsm_gives_back_the_weights_before_the_collapse() {
     assert!(bytes("one.onnx") == bytes("nine.onnx"));
     assert_eq!(sandbox.read("training.csv").lines().count(), 1 + 2);
 }
+
+#[test]
+fn token_ids_are_trained_on_without_an_inner_tensor_where_nothing_is_perturbed() {
+    let sandbox = Sandbox::new();
+    crate::runtime_ready();
+    let folder = format!("{}/tests/references/train", env!("CARGO_MANIFEST_DIR"));
+    let (model, data) = (
+        format!("{folder}/tokens.onnx"),
+        format!("{folder}/tokens-data.npz"),
+    );
+    let base = [
+        "train", &model, "--data", &data, "--epochs", "2", "-o", "out.onnx",
+    ];
+    let train = |more: &[&str]| {
+        sandbox.run(&[&base[..], more].concat());
+        std::fs::read(sandbox.path("out.onnx")).unwrap()
+    };
+    let own = train(&["--method", "standard"]);
+    assert!(own != std::fs::read(&model).unwrap());
+    sandbox.run(&["gradient", &model, "--parameters", "-o", "training.onnx"]);
+    let given = ["--method", "standard", "--training-graph", "training.onnx"];
+    assert!(own == train(&given));
+    let perturbed = [&base[..], &["--epsilon", "0.1"]].concat();
+    sandbox.refused(&perturbed, &["no float input", "--wrt"]);
+}
