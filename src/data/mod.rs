@@ -67,8 +67,8 @@ pub const READERS: &[&dyn Reader] = &[
     &idx::Idx,
     &csv::Csv,
     &cifar::Cifar,
-    &image_folder::ImageFolder,
     &parquet::Parquet,
+    &image_folder::ImageFolder,
 ];
 
 /// One file format.

@@ -4,7 +4,14 @@
 //! Reading them takes the Cargo feature `parquet`; without it the format is known, and refused with the way out.
 
 #[cfg(feature = "parquet")]
-mod rows;
+mod columns;
+#[cfg(feature = "parquet")]
+mod contents;
+mod shards;
+#[cfg(feature = "parquet")]
+mod stream;
+#[cfg(feature = "parquet")]
+mod value;
 
 use std::path::Path;
 
@@ -19,7 +26,7 @@ pub(super) struct Parquet;
 
 impl Reader for Parquet {
     fn name(&self) -> &'static str {
-        "a Parquet file (.parquet, with the feature `parquet`)"
+        "Parquet (.parquet or a folder of them, with the feature `parquet`)"
     }
 
     fn suffixes(&self) -> &'static [&'static str] {
@@ -30,13 +37,13 @@ impl Reader for Parquet {
         &[Flag::XKey, Flag::LabelColumn]
     }
 
-    fn recognises(&self, _: &Path, head: &[u8]) -> bool {
-        head.starts_with(MAGIC)
+    fn recognises(&self, path: &Path, head: &[u8]) -> bool {
+        head.starts_with(MAGIC) || shards::is_folder(path)
     }
 
     #[cfg(feature = "parquet")]
     fn open(&self, source: &Source) -> Result<Box<dyn Contents>, Error> {
-        rows::open(source)
+        contents::open(source)
     }
 
     #[cfg(not(feature = "parquet"))]
@@ -60,7 +67,10 @@ mod tests {
     fn without_the_feature_the_message_names_it() {
         let folder = Folder::new();
         for (name, bytes) in [("train.parquet", &b"PAR1 and more"[..]), ("shard", b"PAR1")] {
-            let opened = Dataset::open(&Source::new(folder.write(name, bytes)));
+            folder.write(name, bytes);
+        }
+        for name in ["train.parquet", "shard", ""] {
+            let opened = Dataset::open(&Source::new(folder.path(name)));
             let error = message(opened.unwrap_err());
             assert!(error.contains("--features parquet"), "{error}");
         }

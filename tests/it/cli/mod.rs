@@ -7,6 +7,7 @@ mod bad_usage;
 mod compare;
 mod diagnostics;
 pub(crate) mod fixtures;
+mod formats;
 mod gate;
 mod minimal;
 mod models;

@@ -1,12 +1,12 @@
 //! What an evaluation writes.
 
-use super::fixtures::{Tiny, constant, evaluate, npz, ready, samples};
+use super::fixtures::{Tiny, constant, evaluate, ready};
 use super::{Sandbox, shipped};
 use crate::lift::joined;
 use mohs::data::{Batch, Dataset, Options, Source};
 use mohs::model::{Model, ModelOptions};
 use mohs::threat::distances;
-use ndarray::{Array1, Array2, ArrayD};
+use ndarray::{Array1, ArrayD};
 use ndarray_npy::NpzReader;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -384,51 +384,6 @@ fn normalisation_in_front_is_the_same_as_inside_the_model() {
     let given = ["--mean", "0.5,0.4,0.3,0.2", "--std", "0.2,0.5,0.25,1"];
     sandbox.run(&evaluate("model.onnx", "data.npz", &given));
     assert_same(&expected, &sandbox.read("report/samples.csv"));
-}
-
-#[test]
-fn the_data_may_come_in_any_format() {
-    let sandbox = ready();
-    let (x, y) = samples();
-    let bytes: Array2<u8> = x.mapv(|value| (value * 255.0) as u8);
-    npz(&sandbox, "data.npz", &bytes.clone().into_dyn(), &y);
-    let read = |data: &str, more: &[&str]| {
-        let (_, stderr) = sandbox.run(&evaluate("model.onnx", data, more));
-        (sandbox.read("report/samples.csv"), stderr)
-    };
-    let (expected, stderr) = read("data.npz", &[]);
-    assert!(stderr.contains("divided by 255"), "{stderr}");
-
-    let mut table = String::from("a,b,c,d,class\n");
-    for (row, label) in bytes.rows().into_iter().zip(&y) {
-        let cells: Vec<String> = row.iter().map(u8::to_string).collect();
-        table.push_str(&format!("{},{label}\n", cells.join(",")));
-    }
-    std::fs::write(sandbox.path("data.csv"), &table).unwrap();
-    let scale = (1.0 / 255.0).to_string();
-    let (found, _) = read("data.csv", &["--scale", &scale, "--label-column", "class"]);
-    assert_same(&expected, &found);
-
-    ndarray_npy::write_npy(sandbox.path("x.npy"), &bytes).unwrap();
-    ndarray_npy::write_npy(sandbox.path("y.npy"), &y).unwrap();
-    assert_same(&expected, &read("x.npy,y.npy", &[]).0);
-
-    // IDX has images of 2 × 2, which mohs flattens.
-    let mut images = vec![0, 0, 8, 3, 0, 0, 0, 6, 0, 0, 0, 2, 0, 0, 0, 2];
-    images.extend(bytes.iter());
-    let mut labels = vec![0, 0, 8, 1, 0, 0, 0, 6];
-    labels.extend(y.iter().map(|&label| label as u8));
-    let packed = |name: &str, bytes: &[u8]| {
-        let file = File::create(sandbox.path(name)).unwrap();
-        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::default());
-        std::io::Write::write_all(&mut encoder, bytes).unwrap();
-        encoder.finish().unwrap();
-    };
-    packed("t-images-idx3-ubyte.gz", &images);
-    packed("t-labels-idx1-ubyte.gz", &labels);
-    let (found, stderr) = read("t-images-idx3-ubyte.gz,t-labels-idx1-ubyte.gz", &[]);
-    assert_same(&expected, &found);
-    assert!(stderr.contains("[2, 2]"), "{stderr}");
 }
 
 #[test]
