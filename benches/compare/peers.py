@@ -38,30 +38,30 @@ def network():
     )  # fmt: skip
 
 
-def ascend(x, loss_at, start, steps=7, step_size=0.06):
-    """Steps along the sign of the gradient, within TRAINED_AT of x and [0, 1]."""
+def ascend(x, loss_at, start, radius, steps=7):
+    """Steps along the sign of the gradient, within the radius of x and [0, 1]."""
     point = start.clamp(0, 1)
     for _ in range(steps):
         point = point.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(loss_at(point), point)
-        point = point.detach() + step_size * gradient.sign()
-        point = point.clamp(x - TRAINED_AT, x + TRAINED_AT).clamp(0, 1)
+        point = point.detach() + 0.3 * radius * gradient.sign()
+        point = point.clamp(x - radius, x + radius).clamp(0, 1)
     return point.detach()
 
 
-def loss_of(method, model, x, y):
+def loss_of(method, model, x, y, radius):
     if method == "standard":
         return functional.cross_entropy(model(x), y)
     if method == "pgd":
-        start = x + TRAINED_AT * (2 * torch.rand_like(x) - 1)
-        return functional.cross_entropy(model(ascend(x, lambda p: functional.cross_entropy(model(p), y), start)), y)
+        start = x + radius * (2 * torch.rand_like(x) - 1)
+        return functional.cross_entropy(model(ascend(x, lambda p: functional.cross_entropy(model(p), y), start, radius)), y)
     clean = model(x)
     target = clean.detach().log_softmax(1)
 
     def divergence(point, target):
         return functional.kl_div(model(point).log_softmax(1), target, reduction="batchmean", log_target=True)
 
-    adversarial = ascend(x, lambda p: divergence(p, target), x + 1e-3 * torch.randn_like(x))
+    adversarial = ascend(x, lambda p: divergence(p, target), x + 1e-3 * torch.randn_like(x), radius)
     return functional.cross_entropy(clean, y) + 3 * divergence(adversarial, clean.log_softmax(1))
 
 
@@ -69,11 +69,14 @@ def train(method, x, y, epochs, batch):
     torch.manual_seed(0)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * (len(x) // batch))
-    for _ in range(epochs):
-        for picked in torch.randperm(len(x))[: len(x) // batch * batch].split(batch):
+    each = len(x) // batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * each)
+    for epoch in range(epochs):
+        for step, picked in enumerate(torch.randperm(len(x))[: each * batch].split(batch)):
+            # The radius grows through the first two epochs: with all of it at once, the network may end up at one answer for everything.
+            radius = TRAINED_AT * min((epoch * each + step + 1) / (2 * each), 1)
             optimizer.zero_grad()
-            loss_of(method, model, x[picked], y[picked]).backward()
+            loss_of(method, model, x[picked], y[picked], radius).backward()
             optimizer.step()
             schedule.step()
     return model.eval()
@@ -134,7 +137,7 @@ def main():
     parser.add_argument("--steps", type=int, default=100, help="of apgd")
     parser.add_argument("--queries", type=int, default=1000, help="of square")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only-train", action="store_true")
+    parser.add_argument("--only", default="", help="attacks whose name starts so")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
@@ -151,8 +154,6 @@ def main():
             torch.save(model.state_dict(), arguments.nets / f"{method}.pt")
             as_file(model, arguments.nets / f"{method}.onnx")
             print(f"{method}: trained in {time.perf_counter() - start:.0f} s", flush=True)
-    if arguments.only_train:
-        return
     x, y = images(arguments.test, arguments.samples)
     print("| network | norm, ε | attack | peer | robust %, mohs | peer | equal % | mohs alone breaks | peer alone | s, mohs | peer |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -164,6 +165,8 @@ def main():
             right = (model(x).argmax(1) == y).numpy()
         for norm, epsilon in radii.items():
             for attack, peer, run in cases(model, norm, epsilon, arguments.steps, arguments.queries):
+                if not attack.startswith(arguments.only):
+                    continue
                 ours, seconds = mohs(arguments, str(arguments.nets / f"{method}.onnx"), attack, norm, epsilon, right)
                 torch.manual_seed(0)
                 start = time.perf_counter()
