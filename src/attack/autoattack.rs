@@ -13,8 +13,7 @@ pub(super) const SPEC: AttackSpec = AttackSpec {
 Runs attacks one after the other, each on the samples that no attack before it has broken, and reports them as one: a sample is broken where any of them breaks it.
 `standard` is `apgd` on the cross-entropy, `apgd` toward each of 9 classes on the targeted dlr, `fab` toward each of 9 classes, and `square` with 5,000 queries; all with 100 steps from one start.
 In ℓ1 the first has 5 restarts, and the second goes toward 5 classes.
-`plus` is `apgd` on the cross-entropy and on dlr with 5 restarts each, `fab` toward each of 9 classes in 5 rounds, `square`, and `apgd` toward 9 classes.
-Where the authors' code linearises all classes in each step of its untargeted `fab`, this takes a run toward each of them, for as many gradients; their last stage, `fab-t`, is its first round.
+`plus` is `apgd` on the cross-entropy and on dlr with 5 restarts each, `fab` toward the nearest of all classes with 5 restarts, `square`, `apgd` toward each of 9 classes, and `fab` toward each of 9 classes.
 `rand` is `apgd` on the cross-entropy and on dlr, each step along the mean of 20 gradients, for models with randomness.
 Every point counts, whatever `--keep` says, and `fab` lets a sample go with the first point within the smallest radius.
 A model of fewer than 10 classes is run toward all but the label's. The targeted dlr needs 4 classes and dlr needs 3: with fewer, the margin takes their place, and a note says so (the authors' code stops with an error there).
@@ -109,13 +108,11 @@ impl AutoAttack {
             targets,
             ..Apgd::default()
         };
-        let fab = |name, rounds| Stage {
+        let fab = |name, fab: Fab| Stage {
             name,
-            attack: Planned::Gradient(Arc::new(Fab {
-                restarts: count(rounds),
-                ..Fab::default()
-            })),
+            attack: Planned::Gradient(Arc::new(fab)),
         };
+        let fab_t = fab("fab-t", Fab::default());
         let square = Stage {
             name: "square",
             attack: Planned::Query(Arc::new(Square::default())),
@@ -131,16 +128,24 @@ impl AutoAttack {
                 vec![
                     gradient("apgd-ce", apgd(cross_entropy, restarts, 1)),
                     gradient("apgd-t", toward(targets)),
-                    fab("fab-t", 1),
+                    fab_t,
                     square,
                 ]
             }
             Version::Plus => vec![
                 gradient("apgd-ce", apgd(cross_entropy, 5, 1)),
                 gradient("apgd-dlr", apgd(Loss::Dlr, 5, 1)),
-                fab("fab", 5),
+                fab(
+                    "fab",
+                    Fab {
+                        restarts: count(5),
+                        untargeted: true,
+                        ..Fab::default()
+                    },
+                ),
                 square,
                 gradient("apgd-t", toward(9)),
+                fab_t,
             ],
             Version::Rand => vec![
                 gradient("apgd-ce", apgd(cross_entropy, 1, 20)),
@@ -222,9 +227,10 @@ mod tests {
             [
                 ("apgd-ce", "apgd:restarts=5".to_owned()),
                 ("apgd-dlr", "apgd:restarts=5,loss=dlr".to_owned()),
-                ("fab", "fab:restarts=5".to_owned()),
+                ("fab", "fab:restarts=5,untargeted=true".to_owned()),
                 ("square", "square".to_owned()),
                 ("apgd-t", "apgd:loss=dlr,targets=9".to_owned()),
+                ("fab-t", "fab".to_owned()),
             ]
         );
         assert_eq!(

@@ -74,7 +74,7 @@ impl Grid {
     /// A square window of `area` elements, as nearly as whole numbers allow; where the picture is too narrow for it, as long as it has to be.
     ///
     /// The extents are `(rows, columns)`; `fit` may still change a whole number of elements.
-    pub(super) fn extents(&self, area: f64, fit: fn(usize) -> usize) -> (usize, usize) {
+    pub(super) fn extents(&self, area: f64, fit: impl Fn(usize) -> usize) -> (usize, usize) {
         let side = area.sqrt();
         #[expect(clippy::cast_precision_loss, reason = "extents are far below 2^53")]
         let (rows, columns) = (self.rows as f64, self.columns as f64);
@@ -98,6 +98,24 @@ impl Grid {
     pub(super) fn place(&self, (rows, columns): (usize, usize), stream: &mut Stream) -> Window {
         let top = stream.random_range(0..=self.rows.saturating_sub(rows));
         let left = stream.random_range(0..=self.columns.saturating_sub(columns));
+        Window {
+            rows: top..top + rows,
+            columns: left..left + columns,
+        }
+    }
+
+    /// A window of these extents at a random place, those at the two ends of an axis half as likely as the others.
+    pub(super) fn place_inward(
+        &self,
+        (rows, columns): (usize, usize),
+        stream: &mut Stream,
+    ) -> Window {
+        let mut along = |length: usize, extent: usize| match length.saturating_sub(extent) {
+            0 => 0,
+            places => stream.random_range(0..places) + usize::from(stream.random::<bool>()),
+        };
+        let top = along(self.rows, rows);
+        let left = along(self.columns, columns);
         Window {
             rows: top..top + rows,
             columns: left..left + columns,
@@ -193,5 +211,20 @@ mod tests {
             counts.iter().all(|count| (850..1150).contains(count)),
             "{counts:?}"
         );
+    }
+
+    #[test]
+    fn inward_the_places_at_the_ends_are_drawn_half_as_often() {
+        let grid = Grid::new(&[3, 4]);
+        let mut stream = seeded();
+        let mut counts = [0; 3];
+        for _ in 0..16_000 {
+            let window = grid.place_inward((3, 2), &mut stream);
+            assert_eq!(window.rows, 0..3);
+            counts[window.columns.start] += 1;
+        }
+        let [first, middle, last] = counts;
+        assert!((7700..8300).contains(&middle), "{counts:?}");
+        assert!((3750..4250).contains(&first) && (3750..4250).contains(&last));
     }
 }

@@ -117,7 +117,10 @@ pub(super) fn shift(
     extents: (usize, usize),
     stream: &mut Stream,
 ) {
-    let (to, from) = (grid.place(extents, stream), grid.place(extents, stream));
+    let (to, from) = (
+        grid.place_inward(extents, stream),
+        grid.place_inward(extents, stream),
+    );
     let bump = bump(norm, extents.0, extents.1, stream.random());
     let total: f64 = delta.iter().map(|&value| share(norm, value)).sum();
     let left = (share(norm, epsilon) - total).max(0.0);
@@ -166,6 +169,79 @@ pub(super) fn shift(
     normalize(norm, delta, epsilon);
 }
 
+/// Shares the length that two single elements hold, and what ε leaves over, among the two at random.
+///
+/// In ℓ2 at a random angle; in ℓ1 every other time all of it goes to the first of them.
+pub(super) fn trade(norm: Norm, grid: Grid, delta: &mut [f64], epsilon: f64, stream: &mut Stream) {
+    let mut draw = || {
+        let window = grid.place((1, 1), stream);
+        let channel = stream.random_range(0..grid.channels);
+        grid.at(channel, window.rows.start, window.columns.start)
+    };
+    let (to, from) = (draw(), draw());
+    if to == from {
+        delta[to] = -delta[to];
+        return;
+    }
+    let total: f64 = delta.iter().map(|&value| share(norm, value)).sum();
+    let left = (share(norm, epsilon) - total).max(0.0);
+    let length = root(
+        norm,
+        left + share(norm, delta[to]) + share(norm, delta[from]),
+    );
+    (delta[to], delta[from]) = if norm == Norm::L1 {
+        let part = if stream.random() {
+            1.0
+        } else {
+            stream.random()
+        };
+        let rest = (1.0 - part) * length;
+        (sign(stream) * part * length, rest.copysign(delta[from]))
+    } else {
+        let angle = stream.random_range(0.0..std::f64::consts::TAU);
+        (length * angle.cos(), length * angle.sin())
+    };
+    normalize(norm, delta, epsilon);
+}
+
+/// How often the scale is improved in [`fill`]; it is met to 1e-6 of ε sooner, but in rare cases.
+const IMPROVEMENTS: usize = 12;
+
+/// Brings `delta` to the length `to` with no element further than its room: min(t·|δ|, room), as far as there is room.
+///
+/// `delta` is at most as long. In the share that an element adds to the length (t in ℓ1, t² in ℓ2) the sum is concave and made of straight pieces, so that Newton's iteration rises
+/// to the solution and never passes it.
+pub(super) fn fill(norm: Norm, delta: &mut [f64], room: &[f64], to: f64) {
+    let wanted = share(norm, to);
+    let shares: Vec<(f64, f64)> = delta
+        .iter()
+        .zip(room)
+        .map(|(&value, &room)| (share(norm, value), share(norm, room)))
+        .filter(|&(value, _)| value > 0.0)
+        .collect();
+    let mut scale = 1.0;
+    for _ in 0..IMPROVEMENTS {
+        let (mut reached, mut slope) = (0.0, 0.0);
+        for &(value, room) in &shares {
+            if scale * value < room {
+                reached += scale * value;
+                slope += value;
+            } else {
+                reached += room;
+            }
+        }
+        let missing = wanted - reached;
+        if missing <= 1e-9 * wanted || slope <= 0.0 {
+            break;
+        }
+        scale += missing / slope;
+    }
+    let scale = root(norm, scale);
+    for (value, &room) in delta.iter_mut().zip(room) {
+        *value = (scale * *value).clamp(-room, room);
+    }
+}
+
 /// Brings `delta` to a length.
 pub(super) fn normalize(norm: Norm, delta: &mut [f64], to: f64) {
     let scale = to / (GUARD + length(norm, delta));
@@ -202,6 +278,22 @@ mod tests {
         for (value, expected) in values.iter().zip(expected) {
             assert!((value - expected / length).abs() < 1e-12, "{values:?}");
         }
+    }
+
+    /// Elements at 0 go only upwards, and what they cannot take goes to the others.
+    #[test]
+    fn what_bounds_take_away_the_other_elements_get() {
+        for norm in [Norm::L2, Norm::L1] {
+            let mut delta = vec![-0.5, 0.4, 0.1, 0.0, -0.2];
+            normalize(norm, &mut delta, 0.7);
+            fill(norm, &mut delta, &[0.0, 0.3, 5.0, 1.0, 1.0], 0.7);
+            assert!((length(norm, &delta) - 0.7).abs() < 1e-8, "{delta:?}");
+            assert_eq!((delta[0], delta[1], delta[3]), (0.0, 0.3, 0.0));
+            assert!((delta[4] / delta[2] + 2.0).abs() < 1e-9, "{delta:?}");
+        }
+        let mut delta = vec![0.3, -0.3];
+        fill(Norm::L2, &mut delta, &[0.1, 0.2], 5.0);
+        assert_eq!(delta, [0.1, -0.2], "no further than there is room");
     }
 
     #[test]

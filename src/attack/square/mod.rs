@@ -19,13 +19,15 @@ In ℓ∞ every element is at one end of its range: first in vertical stripes of
 In ℓ2 the first point is a field of bumps, each with two halves of opposite sign; then the length that two random windows hold, and what is left of ε, goes into a new bump in the first of them, and the second becomes 0.
 ℓ1 is like ℓ2, with lengths in ℓ1.
 A square has the share p of the picture, which starts at `p_init` and is halved after 10, 50, 200, 500, 1,000, 2,000, 4,000, 6,000 and 8,000 points.
+In ℓ2 and ℓ1 a window's side is at least 3 (`smallest`), windows at the ends of the picture are half as likely as the others, and bounds cut off what lies beyond them, so that
+points are less than ε away. With `fill=true` what was cut off goes to the elements that have room left: on pictures with a black or white ground the attack is far stronger then.
 The picture are the last two axes of a sample that are longer than 1, and its channels what is before them (or behind them, where the last axis has at most 4 elements and the first more); a vector is a picture of one row, and its squares are stripes.
 Each sample has random numbers of its own, and is let go as soon as it is broken.",
     when_to_use: "\
 For models without useful gradients (decision trees, integers, rounding), and to find out whether gradients are hidden: a model that `square` breaks more often than `pgd` was not robust against `pgd`.",
     when_not: "\
 Where gradients work, `pgd` is nearer to the truth for far fewer runs of the model.
-In ℓ2 and ℓ1 its patches are of at least 3 × 3 elements, so that it does not reach the optimum even of a linear model.
+In ℓ2 and ℓ1 its patches are of at least 3 × 3 elements, so that it does not reach the optimum even of a linear model; `smallest=1,rescale_schedule=true` with 20,000 queries does.
 A model that gives labels without scores is for `hopskipjump`.",
     parameters: &[
         QUERIES,
@@ -52,6 +54,18 @@ A model that gives labels without scores is for `hopskipjump`.",
             default: "false",
             accepts: "true or false",
             help: "`true` stretches the schedule from 10,000 points to `queries`.",
+        },
+        Parameter {
+            name: "smallest",
+            default: "3",
+            accepts: "a whole number from 1 to 4294967295",
+            help: "The least side of a window in ℓ2 and ℓ1. With 1, single elements are reached in the end, which then share what they hold among two of them at random.",
+        },
+        Parameter {
+            name: "fill",
+            default: "false",
+            accepts: "true or false",
+            help: "In ℓ2 and ℓ1, `true` lengthens each perturbation until it is ε long within the bounds, too; else what the bounds cut off is lost.",
         },
     ],
     reference: "\
@@ -85,6 +99,10 @@ pub struct Square {
     pub loss: Loss,
     /// Whether the schedule of the squares' size is stretched from 10,000 queries to as many as there are.
     pub rescale_schedule: bool,
+    /// The least side of a window in ℓ2 and ℓ1.
+    pub smallest: NonZeroU32,
+    /// Whether perturbations in ℓ2 and ℓ1 are ε long within the bounds, too.
+    pub fill: bool,
 }
 
 impl Default for Square {
@@ -95,6 +113,8 @@ impl Default for Square {
             restarts: NonZeroU32::MIN,
             loss: Loss::Margin,
             rescale_schedule: false,
+            smallest: const { NonZeroU32::new(3).unwrap() },
+            fill: false,
         }
     }
 }
@@ -261,25 +281,24 @@ impl Squares {
         usize::from(bump::sign(&mut self.stream) > 0.0)
     }
 
-    /// Squares of at least 3 × 3 with a middle, as far as the picture is large enough.
+    /// Squares with a middle and of at least 3 × 3 (or what is asked for), as far as the picture is large enough.
     fn shift(&mut self, point: &mut [f32]) {
-        let extents = self.extents(|length| length.max(3) | 1);
+        let smallest = self.square.smallest.get() as usize;
+        let extents = self.extents(|length| length.max(smallest) | 1);
         let differences = self.best.iter().zip(&self.clean);
         let mut delta: Vec<f64> = differences
             .map(|(best, clean)| f64::from(best - clean))
             .collect();
-        bump::shift(
-            self.norm,
-            self.grid,
-            &mut delta,
-            self.epsilon,
-            extents,
-            &mut self.stream,
-        );
-        self.go(&delta, point);
+        let (norm, grid, epsilon) = (self.norm, self.grid, self.epsilon);
+        if smallest == 1 && extents == (1, 1) {
+            bump::trade(norm, grid, &mut delta, epsilon, &mut self.stream);
+        } else {
+            bump::shift(norm, grid, &mut delta, epsilon, extents, &mut self.stream);
+        }
+        self.go(&mut delta, point);
     }
 
-    fn extents(&self, fit: fn(usize) -> usize) -> (usize, usize) {
+    fn extents(&self, fit: impl Fn(usize) -> usize) -> (usize, usize) {
         // The first query is no iteration.
         let share = self.square.share(self.queries - 1);
         #[expect(clippy::cast_precision_loss, reason = "extents are far below 2^53")]
@@ -287,16 +306,23 @@ impl Squares {
         self.grid.extents(area, fit)
     }
 
-    /// Asks about clean + δ within the bounds.
-    fn go(&self, delta: &[f64], point: &mut [f32]) {
+    /// Asks about clean + δ within the bounds; with `fill`, about clean + t·δ, with the t that makes what is left of it there ε long.
+    fn go(&self, delta: &mut [f64], point: &mut [f32]) {
         let Bounds { low, high } = self.bounds;
+        if self.square.fill {
+            let room = self.clean.iter().zip(&*delta).map(|(&clean, &delta)| {
+                let end = if delta > 0.0 { high } else { low };
+                (f64::from(end) - f64::from(clean)).abs()
+            });
+            bump::fill(self.norm, delta, &room.collect::<Vec<_>>(), self.epsilon);
+        }
         let values = point.iter_mut().zip(&self.clean).zip(delta);
         for ((value, &clean), delta) in values {
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "samples are single precision"
             )]
-            let moved = (f64::from(clean) + delta) as f32;
+            let moved = (f64::from(clean) + *delta) as f32;
             *value = moved.max(low).min(high);
         }
     }
@@ -314,7 +340,7 @@ impl Search for Squares {
             (_, 0) => {
                 let mut delta = bump::tiles(self.norm, self.grid, &mut self.stream);
                 bump::normalize(self.norm, &mut delta, self.epsilon);
-                self.go(&delta, point);
+                self.go(&mut delta, point);
             }
             (_, _) => self.shift(point),
         }
@@ -361,184 +387,4 @@ fn gain(loss: Loss, answer: &Answer<'_>, label: usize) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::query::linear::Model;
-    use super::*;
-    use crate::attack::AttackPlan;
-
-    fn square(queries: u32) -> Square {
-        Square {
-            queries: NonZeroU32::new(queries).unwrap(),
-            ..Square::default()
-        }
-    }
-
-    /// A margin that no perturbation overcomes, so that the search goes on to its end.
-    const NEVER: f64 = 100.0;
-
-    #[test]
-    fn it_reaches_the_optimum_of_a_linear_model_in_linf() {
-        for shape in [&[1, 8, 8][..], &[3, 5, 7], &[6, 6, 3], &[50], &[1, 1, 9]] {
-            let model = Model::new(shape, NEVER);
-            let attack = Square {
-                rescale_schedule: true,
-                ..square(5000)
-            };
-            let mut search = attack.begin(model.scene(Norm::Linf, 0.1, 0));
-            let outcome = model.run(search.as_mut(), Norm::Linf, 5000);
-            let share = outcome.gain / (0.1 * model.slope(Norm::Linf));
-            assert!((0.99..1.0 + 1e-6).contains(&share), "{shape:?}: {share}");
-        }
-    }
-
-    /// The authors' code, on the same weights, comes to 0.51 to 0.66 of the optimum in five runs: it never moves the last row and column alone.
-    #[test]
-    fn in_l2_it_comes_further_than_the_reference_does() {
-        let model = Model::new(&[1, 8, 8], NEVER);
-        let attack = Square {
-            rescale_schedule: true,
-            ..square(5000)
-        };
-        for sample in 0..5 {
-            let mut search = attack.begin(model.scene(Norm::L2, 0.5, sample));
-            let outcome = model.run(search.as_mut(), Norm::L2, 5000);
-            let share = outcome.gain / (0.5 * model.slope(Norm::L2));
-            assert!((0.7..1.0 + 1e-6).contains(&share), "{share}");
-        }
-    }
-
-    /// The optimum has all of ε on the largest weight, which no bump of 3 × 3 or more does.
-    #[test]
-    fn in_l1_it_comes_near_the_optimum() {
-        let model = Model::new(&[1, 8, 8], NEVER);
-        let attack = Square {
-            rescale_schedule: true,
-            ..square(5000)
-        };
-        for sample in 0..5 {
-            let mut search = attack.begin(model.scene(Norm::L1, 0.5, sample));
-            let outcome = model.run(search.as_mut(), Norm::L1, 5000);
-            let share = outcome.gain / (0.5 * model.slope(Norm::L1));
-            assert!((0.7..1.0 + 1e-6).contains(&share), "{share}");
-        }
-    }
-
-    #[test]
-    fn points_stay_in_the_ball_and_the_bounds() {
-        for norm in Norm::CONVEX {
-            for shape in [&[2, 9, 4][..], &[30]] {
-                let mut model = Model::new(shape, NEVER);
-                for (value, place) in model.clean.iter_mut().zip(0_u8..) {
-                    *value = f32::from(place % 5) / 4.0;
-                }
-                let mut search = square(300).begin(model.scene(norm, 0.3, 1));
-                let outcome = model.run(search.as_mut(), norm, 300);
-                assert_eq!(outcome.asked.len(), 300);
-                for point in &outcome.asked {
-                    assert!(point.iter().all(|&value| Bounds::UNIT.contain(value)));
-                    let distance = norm.distance(&model.clean, point);
-                    assert!(distance <= 0.3 * (1.0 + 1e-6), "{norm} {distance}");
-                }
-            }
-        }
-    }
-
-    /// The schedule of the authors' code: iteration 10 still has the first size.
-    #[test]
-    fn squares_shrink_after_the_iterations_of_the_paper() {
-        let square = Square::default();
-        for (iteration, halvings) in [
-            (0, 0),
-            (10, 0),
-            (11, 1),
-            (50, 1),
-            (51, 2),
-            (200, 2),
-            (201, 3),
-            (501, 4),
-            (1001, 5),
-            (2001, 6),
-            (4001, 7),
-            (4999, 7),
-            (6001, 8),
-            (8001, 9),
-        ] {
-            let share = 0.8 * 0.5_f64.powi(halvings);
-            assert_eq!(square.share(iteration), share, "{iteration}");
-        }
-        let stretched = Square {
-            rescale_schedule: true,
-            ..square
-        };
-        assert_eq!(stretched.share(5), 0.8);
-        assert_eq!(stretched.share(6), 0.4);
-        assert_eq!(stretched.share(4001), 0.8 * 0.5_f64.powi(9));
-    }
-
-    #[test]
-    fn only_what_raises_the_loss_is_kept() {
-        let model = Model::new(&[1, 8, 8], NEVER);
-        let mut search = square(200).begin(model.scene(Norm::Linf, 0.1, 0));
-        let mut best = f64::NEG_INFINITY;
-        for _ in 0..200 {
-            let mut point = model.clean.clone();
-            assert!(search.next(&mut point));
-            let gain = model.gain(&point);
-            best = best.max(gain);
-            let answer = Answer {
-                wrong: false,
-                scores: &[0.0, gain as f32],
-                probabilities: false,
-            };
-            search.answered(&point, &answer);
-            assert!((model.gain(search.best()) - best).abs() < 1e-5);
-        }
-    }
-
-    /// Peers draw one square for the whole batch, so that a sample's result depends on those beside it.
-    #[test]
-    fn every_sample_has_squares_of_its_own() {
-        let model = Model::new(&[1, 8, 8], NEVER);
-        let points = |sample| {
-            let mut search = square(20).begin(model.scene(Norm::Linf, 0.1, sample));
-            model.run(search.as_mut(), Norm::Linf, 20).asked
-        };
-        let (one, other) = (points(1), points(2));
-        assert_eq!(one, points(1));
-        assert!(one.iter().zip(&other).all(|(one, other)| one != other));
-    }
-
-    #[test]
-    fn the_cross_entropy_is_that_of_logits_or_of_probabilities() {
-        let answer = |scores, probabilities| Answer {
-            wrong: false,
-            scores,
-            probabilities,
-        };
-        let logits = gain(Loss::CrossEntropy, &answer(&[1000.0, 0.0], false), 1);
-        assert!((logits - 1000.0).abs() < 1e-9);
-        let probabilities = gain(Loss::CrossEntropy, &answer(&[0.75, 0.25], true), 1);
-        assert!((probabilities - 4_f64.ln()).abs() < 1e-9);
-        assert_eq!(gain(Loss::Margin, &answer(&[0.75, 0.25], true), 1), 0.5);
-    }
-
-    #[test]
-    fn parameters_that_make_no_sense_are_refused() {
-        for (text, expected) in [
-            (
-                "square:p_init=0",
-                "attack `square`: `p_init` cannot be 0; give a number above 0 and at most 1",
-            ),
-            (
-                "square:p_init=1.5",
-                "attack `square`: `p_init` cannot be 1.5; give a number above 0 and at most 1",
-            ),
-            (
-                "square:loss=dlr",
-                "attack `square`: `loss` cannot be dlr; give margin or cross-entropy",
-            ),
-        ] {
-            assert_eq!(AttackPlan::parse(text).unwrap_err().to_string(), expected);
-        }
-    }
-}
+mod tests;
