@@ -34,6 +34,7 @@ mod report;
 mod slopes;
 mod sources;
 mod train;
+mod transfer;
 
 /// Loads ONNX Runtime, once for all tests.
 fn runtime_ready() {
