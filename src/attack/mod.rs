@@ -36,6 +36,7 @@ mod query;
 mod schedule;
 mod spec;
 mod square;
+mod targeted;
 mod transfer;
 
 pub use crate::loss::Loss;
@@ -106,6 +107,11 @@ pub trait Attack: fmt::Debug + Send + Sync {
 
     /// How many steps, each with one gradient evaluation, one restart takes; at least 1.
     fn steps(&self) -> u32;
+
+    /// How many of the steps of a restart move the point: fewer where several gradients make one step.
+    fn moves(&self) -> u32 {
+        self.steps()
+    }
 
     /// How often the attack is run on a sample that it has not broken yet; at least 1.
     fn restarts(&self) -> u32 {

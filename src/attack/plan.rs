@@ -368,11 +368,11 @@ mod tests {
         for (text, expected) in [
             (
                 "pgd:step=4",
-                "attack `pgd` has no parameter `step` (did you mean `steps`?); it has steps, step_size, restarts, random_start and loss",
+                "attack `pgd` has no parameter `step` (did you mean `steps`?); it has steps, step_size, restarts, random_start, loss, targets and eot",
             ),
             (
                 "fgsm:steps=4",
-                "attack `fgsm` has no parameter `steps`; it has loss",
+                "attack `fgsm` has no parameter `steps`; it has loss and targets",
             ),
         ] {
             assert_eq!(message(text), expected);

@@ -265,7 +265,7 @@ mod tests {
             ),
             (
                 "transfer:source=b.onnx,attack=fgsm,steps=3",
-                "attack `fgsm` has no parameter `steps`; it has loss",
+                "attack `fgsm` has no parameter `steps`; it has loss and targets",
             ),
         ] {
             assert_eq!(message(text), expected);

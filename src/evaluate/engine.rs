@@ -164,6 +164,7 @@ pub(super) fn run(
             searches: job.search.is_some(),
             nearest: job.attack.goal() == Goal::MinimumNorm,
             budget: budget(job),
+            restarts: repeated(job.attack),
             ensemble: job.ensemble.is_some(),
             ..Ledger::new(job.config, label, accumulator, progress, observer)
         },
@@ -200,6 +201,15 @@ pub(super) fn run(
 fn budget(job: &Job<'_>) -> u64 {
     if job.attack.goal() == Goal::Radius && job.config.keep == Keep::Any {
         u64::from(job.attack.steps()) * u64::from(job.attack.restarts())
+    } else {
+        0
+    }
+}
+
+/// How often the same attack is run within a radius; 0 where restarts are different attacks, each toward a class of its own.
+fn repeated(attack: &dyn Attack) -> u32 {
+    if attack.goal() == Goal::Radius && attack.targets() == 0 {
+        attack.restarts()
     } else {
         0
     }

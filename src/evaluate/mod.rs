@@ -18,7 +18,8 @@ use crate::attack::{self, Attack, AttackPlan, Planned, QueryAttack};
 use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
 use crate::outcome::{
-    Accumulator, Diagnostic, FileRecord, Run, SampleOutcome, SummaryError, SummaryRow, mark_untrustworthy,
+    Accumulator, Diagnostic, FileRecord, Run, SampleOutcome, SummaryError, SummaryRow,
+    mark_untrustworthy,
 };
 use crate::threat::{Bounds, Norm, Precision};
 use diagnose::{Kinds, Tally, Trial};
@@ -379,11 +380,7 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    diagnostics.extend(diagnose::of_rows(
-        &summary,
-        &kinds(config),
-        model.classes(),
-    ));
+    diagnostics.extend(diagnose::of_rows(&summary, &kinds(config), model.classes()));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,

@@ -13,6 +13,7 @@ mod attack_forms;
 mod attacks;
 mod autoattack;
 mod cli;
+mod defects;
 mod docs;
 mod expand_contrib;
 mod files;
@@ -33,6 +34,7 @@ mod registry;
 mod report;
 mod slopes;
 mod sources;
+mod targets;
 mod train;
 mod transfer;
 

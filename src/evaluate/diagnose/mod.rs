@@ -20,6 +20,9 @@ const FLAT: f64 = 0.05;
 /// Where so large a share of the samples was broken in the last steps, many more would have been later.
 const LATE: f64 = 0.05;
 
+/// Where the last restart alone broke so large a share of the samples, the next ones would break many more.
+const GAINING: f64 = 0.05;
+
 /// Fewer samples say nothing.
 const FEW: u64 = 2;
 
@@ -34,6 +37,8 @@ pub(super) struct Tally {
     pub(super) flat: u64,
     /// Broken in the last tenth of all steps and restarts.
     pub(super) late: u64,
+    /// Broken in the last of several restarts, and in none before it.
+    pub(super) last: u64,
 }
 
 /// One attack of an evaluation, as far as diagnostics need it.
@@ -57,12 +62,15 @@ pub(super) struct Trial<'a> {
 impl Trial<'_> {
     /// What the counts and the attack's parameters say.
     pub(super) fn diagnose(&self) -> Vec<Diagnostic> {
+        let gaining = self.gaining();
+        let said = gaining.as_ref().is_some_and(|found| found.untrustworthy);
         let found = [
             self.dead(),
             self.not_finite(),
             self.flat(),
             self.short(),
-            self.late(),
+            gaining,
+            self.late().filter(|_| !said),
         ];
         found.into_iter().flatten().collect()
     }
@@ -130,12 +138,31 @@ impl Trial<'_> {
         Some(self.found(DiagnosticKind::NotConverged, found, finding, advice))
     }
 
+    /// A sample is broken in each restart with a chance of its own: what the last one has found is the best guess at what the next one would.
+    fn gaining(&self) -> Option<Diagnostic> {
+        let found = self.worst(|tally| tally.last, GAINING)?;
+        let most = self.tallies.iter().map(|tally| tally.last).max()?;
+        // Below one in a hundred another restart changes nothing that is looked at.
+        if found.0 < GRAVE || most < FEW {
+            return None;
+        }
+        let restarts = self.attack.restarts();
+        let finding = format!(
+            "the last of {restarts} restarts broke {} % of the samples, which those before it had not: more restarts would break more",
+            percent(found.0)
+        );
+        let advice =
+            "take twice the restarts, until the robust accuracy stays, or apgd, which needs fewer"
+                .to_owned();
+        Some(self.found(DiagnosticKind::NotConverged, found, finding, advice))
+    }
+
     /// Whether all steps together are shorter than the radius.
     fn short(&self) -> Option<Diagnostic> {
         if self.attack.goal() != Goal::Radius {
             return None;
         }
-        let steps = self.attack.steps();
+        let steps = self.attack.moves();
         let reach = |epsilon: f64| f64::from(steps) * self.attack.step_size(epsilon) / epsilon;
         // A little less than ε may be rounding.
         let short = |reach: f64| reach < 0.999;
@@ -519,6 +546,29 @@ mod tests {
             straight_through: false,
         };
         assert!(single.diagnose().is_empty(), "a single sample says nothing");
+    }
+
+    #[test]
+    fn restarts_that_still_gain_have_not_converged() {
+        let tally = |last| Tally {
+            last,
+            ..Tally::default()
+        };
+        let gaining = |counts: [u64; 3]| trial("pgd:restarts=5", counts.map(tally));
+        assert!(gaining([0, 3, 9]).is_empty(), "less than one in a hundred");
+        let found = gaining([0, 13, 9]);
+        assert_eq!(kinds(&found), [("not-converged", vec![0.2, 0.3], false)]);
+        assert!(found[0].finding.starts_with("the last of 5 restarts broke 1.3 %"));
+        let found = gaining([0, 13, 50]);
+        assert_eq!(kinds(&found), [("not-converged", vec![0.3], true)]);
+        // Said once, whichever way it shows.
+        let both = Tally {
+            late: 60,
+            last: 70,
+            ..Tally::default()
+        };
+        let found = trial("pgd:restarts=5", [both; 3]);
+        assert_eq!(kinds(&found), [("not-converged", EPSILONS.to_vec(), true)]);
     }
 
     #[test]
