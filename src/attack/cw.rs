@@ -2,6 +2,7 @@
 
 use super::array::Array;
 use super::geometry;
+use super::targeted::{self, MARGIN_TARGETS};
 use super::{
     Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start,
     StateArray,
@@ -54,6 +55,7 @@ Where gradients cost something: `ddn`, `fmn` and `fab` come as near with a hundr
             accepts: "a number of at least 0",
             help: "κ: the margin by which points are to be misclassified.",
         },
+        MARGIN_TARGETS,
     ],
     reference: "\
 Carlini and Wagner: Towards Evaluating the Robustness of Neural Networks. IEEE S&P 2017, <https://arxiv.org/abs/1608.04644>, section 6.",
@@ -99,6 +101,8 @@ pub struct Cw {
     pub weight: f64,
     /// κ.
     pub confidence: f64,
+    /// Classes to go toward, one in each run; 0 for none in particular.
+    pub targets: u32,
 }
 
 impl Default for Cw {
@@ -109,6 +113,7 @@ impl Default for Cw {
             step_size: 0.01,
             weight: 1e-3,
             confidence: 0.0,
+            targets: 0,
         }
     }
 }
@@ -276,6 +281,14 @@ impl Attack for Cw {
         Goal::MinimumNorm
     }
 
+    fn restarts(&self) -> u32 {
+        targeted::runs(NonZeroU32::MIN, self.targets)
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets
+    }
+
     fn loss(&self) -> Loss {
         Loss::Margin
     }
@@ -395,6 +408,7 @@ mod tests {
             step_size: 0.05,
             weight: 1e-2,
             confidence: 0.0,
+            ..Cw::default()
         }
     }
 

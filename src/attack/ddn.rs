@@ -3,6 +3,7 @@
 use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
+use super::targeted::{self, MARGIN_TARGETS};
 use super::{
     Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start,
     StateArray,
@@ -43,6 +44,7 @@ For samples whose cross-entropy has run flat: they stay where they are, which is
             accepts: "a number above 0 and below 1",
             help: "γ: the part by which the radius changes.",
         },
+        MARGIN_TARGETS,
     ],
     reference: "\
 Rony, Hafemann, Oliveira, Ben Ayed, Sabourin and Granger: Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and Defenses. CVPR 2019, <https://arxiv.org/abs/1811.09600>.",
@@ -66,6 +68,8 @@ pub struct Ddn {
     pub radius: f64,
     /// γ, above 0 and below 1.
     pub radius_step: f64,
+    /// Classes to go toward, one in each run; 0 for none in particular.
+    pub targets: u32,
 }
 
 impl Default for Ddn {
@@ -74,6 +78,7 @@ impl Default for Ddn {
             steps: const { NonZeroU32::new(100).unwrap() },
             radius: 1.0,
             radius_step: 0.05,
+            targets: 0,
         }
     }
 }
@@ -109,8 +114,21 @@ impl Attack for Ddn {
         Goal::MinimumNorm
     }
 
+    fn restarts(&self) -> u32 {
+        targeted::runs(NonZeroU32::MIN, self.targets)
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets
+    }
+
+    /// The cross-entropy has no targeted form.
     fn loss(&self) -> Loss {
-        Loss::CrossEntropy
+        if self.targets > 0 {
+            Loss::Margin
+        } else {
+            Loss::CrossEntropy
+        }
     }
 
     fn step_size(&self, _: f64) -> f64 {

@@ -2,8 +2,9 @@
 
 use super::array::Array;
 use super::spec::LOSS;
-use super::{Attack, AttackSpec, Context, Loss, Next, Pass, Planned, Start, geometry};
-use std::sync::Arc;
+use super::targeted::{self, TARGETS};
+use super::{Attack, AttackSpec, Context, Error, Loss, Next, Pass, Planned, Start, geometry};
+use std::{num::NonZeroU32, sync::Arc};
 
 pub(super) const SPEC: AttackSpec = AttackSpec {
     name: "fgm",
@@ -20,10 +21,14 @@ As a first look in the ℓ2 or ℓ1 norm that costs one gradient evaluation per 
     when_not: "\
 To claim robustness: use `pgd`.
 In ℓ1 within bounds it is weak, as a single element meets its bound long before the perturbation is ε long.",
-    parameters: &[LOSS],
+    parameters: &[LOSS, TARGETS],
     reference: "\
 Miyato, Dai and Goodfellow: Adversarial Training Methods for Semi-Supervised Text Classification. ICLR 2017, <https://arxiv.org/abs/1605.07725>, section 3.",
-    build: |table| Ok(Planned::Gradient(Arc::new(SPEC.read::<Fgm>(table)?))),
+    build: |table| {
+        let fgm: Fgm = SPEC.read(table)?;
+        fgm.check()?;
+        Ok(Planned::Gradient(Arc::new(fgm)))
+    },
 };
 
 /// The fast gradient method.
@@ -32,6 +37,8 @@ Miyato, Dai and Goodfellow: Adversarial Training Methods for Semi-Supervised Tex
 pub struct Fgm {
     /// The loss to raise.
     pub loss: Loss,
+    /// Classes to go toward, one in each run; 0 for none in particular.
+    pub targets: u32,
 }
 
 impl Attack for Fgm {
@@ -43,12 +50,28 @@ impl Attack for Fgm {
         SPEC.label(self)
     }
 
+    fn check(&self) -> Result<(), Error> {
+        targeted::check(&SPEC, self.targets, self.loss)
+    }
+
     fn steps(&self) -> u32 {
         1
     }
 
+    fn restarts(&self) -> u32 {
+        targeted::runs(NonZeroU32::MIN, self.targets)
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets
+    }
+
     fn loss(&self) -> Loss {
         self.loss
+    }
+
+    fn loss_for(&self, classes: usize) -> Loss {
+        targeted::loss_for(self.loss, self.targets, classes)
     }
 
     fn step_size(&self, epsilon: f64) -> f64 {

@@ -2,9 +2,10 @@
 
 use super::array::Array;
 use super::spec::LOSS;
+use super::targeted::{self, TARGETS};
 use super::{Attack, AttackSpec, Context, Error, Loss, Next, Pass, Planned, Start, geometry};
 use crate::threat::Norm;
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 pub(super) const SPEC: AttackSpec = AttackSpec {
     name: "fgsm",
@@ -17,10 +18,14 @@ As a first look that costs one gradient evaluation per sample, and to compare wi
     when_not: "\
 To claim robustness: one step finds far fewer adversarial examples than `pgd`, and models trained on single steps can hide from them altogether.
 In the ℓ2 and ℓ1 norms the same single step is `fgm`.",
-    parameters: &[LOSS],
+    parameters: &[LOSS, TARGETS],
     reference: "\
 Goodfellow, Shlens and Szegedy: Explaining and Harnessing Adversarial Examples. ICLR 2015, <https://arxiv.org/abs/1412.6572>, section 4.",
-    build: |table| Ok(Planned::Gradient(Arc::new(SPEC.read::<Fgsm>(table)?))),
+    build: |table| {
+        let fgsm: Fgsm = SPEC.read(table)?;
+        fgsm.check()?;
+        Ok(Planned::Gradient(Arc::new(fgsm)))
+    },
 };
 
 /// The fast gradient sign method.
@@ -29,6 +34,8 @@ Goodfellow, Shlens and Szegedy: Explaining and Harnessing Adversarial Examples. 
 pub struct Fgsm {
     /// The loss to raise.
     pub loss: Loss,
+    /// Classes to go toward, one in each run; 0 for none in particular.
+    pub targets: u32,
 }
 
 impl Attack for Fgsm {
@@ -40,12 +47,28 @@ impl Attack for Fgsm {
         SPEC.label(self)
     }
 
+    fn check(&self) -> Result<(), Error> {
+        targeted::check(&SPEC, self.targets, self.loss)
+    }
+
     fn steps(&self) -> u32 {
         1
     }
 
+    fn restarts(&self) -> u32 {
+        targeted::runs(NonZeroU32::MIN, self.targets)
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets
+    }
+
     fn loss(&self) -> Loss {
         self.loss
+    }
+
+    fn loss_for(&self, classes: usize) -> Loss {
+        targeted::loss_for(self.loss, self.targets, classes)
     }
 
     fn step_size(&self, epsilon: f64) -> f64 {

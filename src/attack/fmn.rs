@@ -3,6 +3,7 @@
 use super::array::Array;
 use super::geometry;
 use super::schedule::Cosine;
+use super::targeted::{self, MARGIN_TARGETS};
 use super::{
     Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start,
     StateArray,
@@ -43,6 +44,7 @@ Where one number per radius is wanted: `apgd` and `autoattack` are made for that
             accepts: "a number above 0 and below 1",
             help: "The first γ: the part by which the radius changes.",
         },
+        MARGIN_TARGETS,
     ],
     reference: "\
 Pintor, Roli, Brendel and Biggio: Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints. NeurIPS 2021, <https://arxiv.org/abs/2102.12827>.",
@@ -72,6 +74,8 @@ pub struct Fmn {
     pub step_size: f64,
     /// The first γ, above 0 and below 1.
     pub radius_step: f64,
+    /// Classes to go toward, one in each run; 0 for none in particular.
+    pub targets: u32,
 }
 
 impl Default for Fmn {
@@ -80,6 +84,7 @@ impl Default for Fmn {
             steps: const { NonZeroU32::new(100).unwrap() },
             step_size: 1.0,
             radius_step: 0.05,
+            targets: 0,
         }
     }
 }
@@ -109,6 +114,14 @@ impl Attack for Fmn {
 
     fn goal(&self) -> Goal {
         Goal::MinimumNorm
+    }
+
+    fn restarts(&self) -> u32 {
+        targeted::runs(NonZeroU32::MIN, self.targets)
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets
     }
 
     fn loss(&self) -> Loss {

@@ -1,8 +1,10 @@
 //! MI-FGSM: steps along a gradient with momentum.
 
 use super::array::Array;
+use super::expectation::{self, Averaged};
 use super::pgd::positive_number;
 use super::spec::LOSS;
+use super::targeted::{self, EOT, TARGETS};
 use super::{
     Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start,
     StateArray, geometry,
@@ -41,6 +43,8 @@ As a measure of robustness by itself: `apgd` and `pgd` find more with the same n
             help: "μ: how much of the accumulated gradient is kept.",
         },
         LOSS,
+        TARGETS,
+        EOT,
     ],
     reference: "\
 Dong, Liao, Pang, Su, Zhu, Hu and Li: Boosting Adversarial Attacks with Momentum. CVPR 2018, <https://arxiv.org/abs/1710.06081>.",
@@ -67,6 +71,10 @@ pub struct MiFgsm {
     pub decay: f64,
     /// The loss to raise.
     pub loss: Loss,
+    /// Classes to go toward, one in each run; 0 for none in particular.
+    pub targets: u32,
+    /// Gradients that a step takes the mean of.
+    pub eot: NonZeroU32,
 }
 
 impl Default for MiFgsm {
@@ -76,6 +84,8 @@ impl Default for MiFgsm {
             step_size: None,
             decay: 1.0,
             loss: Loss::default(),
+            targets: 0,
+            eot: NonZeroU32::MIN,
         }
     }
 }
@@ -100,11 +110,28 @@ impl Attack for MiFgsm {
         if !sensible(self.decay) {
             return Err(SPEC.refuse("the decay must be a finite number from 0"));
         }
-        Ok(())
+        targeted::check(&SPEC, self.targets, self.loss)?;
+        targeted::check_passes(&SPEC, self.steps, self.eot)
     }
 
     fn steps(&self) -> u32 {
+        self.steps.saturating_mul(self.eot).get()
+    }
+
+    fn moves(&self) -> u32 {
         self.steps.get()
+    }
+
+    fn restarts(&self) -> u32 {
+        targeted::runs(NonZeroU32::MIN, self.targets)
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets
+    }
+
+    fn loss_for(&self, classes: usize) -> Loss {
+        targeted::loss_for(self.loss, self.targets, classes)
     }
 
     fn loss(&self) -> Loss {
@@ -117,22 +144,49 @@ impl Attack for MiFgsm {
     }
 
     fn state(&self) -> &'static [StateArray] {
-        const {
-            &[StateArray {
-                name: "momentum",
-                extent: Extent::Element,
-            }]
+        const MOMENTUM: StateArray = StateArray {
+            name: "momentum",
+            extent: Extent::Element,
+        };
+        if self.eot > NonZeroU32::MIN {
+            const {
+                &[
+                    MOMENTUM,
+                    expectation::STATE[0],
+                    expectation::STATE[1],
+                    expectation::STATE[2],
+                ]
+            }
+        } else {
+            const { &[MOMENTUM] }
         }
     }
 
     fn init<'a>(&self, context: &Context<'a>, _: Option<Array<'a>>) -> Start<'a> {
-        Start {
+        let start = Start {
             point: context.clean,
             state: vec![context.clean * 0.0],
+        };
+        if self.eot > NonZeroU32::MIN {
+            expectation::init(start)
+        } else {
+            start
         }
     }
 
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a> {
+        let step = |pass: &Pass<'a>, state: &[Array<'a>]| self.along(context, pass, state);
+        if self.eot > NonZeroU32::MIN {
+            Averaged::new(self.eot, pass, state).step(step)
+        } else {
+            step(pass, state)
+        }
+    }
+}
+
+impl MiFgsm {
+    /// One step along the momentum.
+    fn along<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a> {
         let &[momentum] = state else {
             unreachable!("one array for each of `state`");
         };

@@ -36,6 +36,8 @@ mod query;
 mod schedule;
 mod spec;
 mod square;
+mod targeted;
+mod transfer;
 
 pub use crate::loss::Loss;
 pub use apgd::Apgd;
@@ -58,6 +60,8 @@ pub use query::{Answer, QueryAttack, Scene, Search};
 pub use spec::{AttackSpec, Parameter, markdown};
 pub(crate) use spec::{did_you_mean, list, plain};
 pub use square::Square;
+pub use transfer::Transfer;
+pub(crate) use transfer::with_sources_in;
 
 use crate::threat::Norm;
 use array::Array;
@@ -78,6 +82,7 @@ pub const ATTACKS: &[AttackSpec] = &[
     square::SPEC,
     hopskipjump::SPEC,
     boundary::SPEC,
+    transfer::SPEC,
     autoattack::SPEC,
 ];
 
@@ -102,6 +107,11 @@ pub trait Attack: fmt::Debug + Send + Sync {
 
     /// How many steps, each with one gradient evaluation, one restart takes; at least 1.
     fn steps(&self) -> u32;
+
+    /// How many of the steps of a restart move the point: fewer where several gradients make one step.
+    fn moves(&self) -> u32 {
+        self.steps()
+    }
 
     /// How often the attack is run on a sample that it has not broken yet; at least 1.
     fn restarts(&self) -> u32 {
@@ -266,6 +276,7 @@ pub struct Next<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::spec::REQUIRED;
     use super::*;
 
     /// An attack file that nobody lists is found by the compiler (dead code); one that is no module at all is found here.
@@ -277,9 +288,16 @@ mod tests {
                     .iter()
                     .all(|other| other.name != spec.name)
             );
-            let attack = (spec.build)(toml::Table::new()).unwrap();
+            let required = spec.parameters.iter().filter(|p| p.default == REQUIRED);
+            let given: toml::Table = required
+                .map(|parameter| (parameter.name.to_owned(), "given".into()))
+                .collect();
+            let parameters: Vec<String> = given.keys().map(|key| format!("{key}=given")).collect();
+            let attack = (spec.build)(given).unwrap();
             assert_eq!(attack.name(), spec.name);
-            assert_eq!(attack.label(), spec.name);
+            let separator = if parameters.is_empty() { "" } else { ":" };
+            let label = format!("{}{separator}{}", spec.name, parameters.join(","));
+            assert_eq!(attack.label(), label);
         }
     }
 

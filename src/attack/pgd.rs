@@ -1,9 +1,12 @@
 //! PGD, projected gradient descent: many small steps, each followed by a projection back into the ball and the bounds.
 
 use super::array::Array;
+use super::expectation::{self, Averaged};
 use super::spec::LOSS;
+use super::targeted::{self, EOT, TARGETS};
 use super::{
-    Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Planned, Start, geometry,
+    Attack, AttackSpec, Context, Error, Loss, Next, Parameter, Pass, Planned, Start, StateArray,
+    geometry,
 };
 use crate::threat::parse_number;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -16,7 +19,8 @@ pub(super) const SPEC: AttackSpec = AttackSpec {
 Starts at a random point of the ball (uniform in the ball of the chosen norm, clipped to the bounds) and repeats x ← P(x + α·direction(g)), where α is the step size.
 The direction is sign(g) in ℓ∞ and g/‖g‖₂ in ℓ2.
 In ℓ1 a step is spread evenly over the 1 % of elements with the largest |g| that can still move.
-P is the exact projection onto the part of the ball that lies within the bounds, in ℓ2 and ℓ1 too: clipping after projecting on the ball alone would end nearer to the clean sample than necessary.",
+P is the exact projection onto the part of the ball that lies within the bounds, in ℓ2 and ℓ1 too: clipping after projecting on the ball alone would end nearer to the clean sample than necessary.
+With `targets=n` and the margin this is the multi-targeted attack: each restart raises the score of one class above the label's.",
     when_to_use: "\
 As the standard measure of robustness. More steps and more restarts make it stronger; a robust accuracy that still falls with either was not the end.",
     when_not: "\
@@ -47,9 +51,12 @@ Alone, for a model whose gradients may say nothing (quantised, random, very conf
             help: "`false` starts at the clean sample.",
         },
         LOSS,
+        TARGETS,
+        EOT,
     ],
     reference: "\
 Madry, Makelov, Schmidt, Tsipras and Vladu: Towards Deep Learning Models Resistant to Adversarial Attacks. ICLR 2018, <https://arxiv.org/abs/1706.06083>.
+With targets: Gowal, Uesato, Qin, Huang, Mann and Kohli: An Alternative Surrogate Loss for PGD-based Adversarial Testing. 2019, <https://arxiv.org/abs/1910.09338>.
 The ℓ1 direction: Tramèr and Boneh: Adversarial Training and Robustness for Multiple Perturbations. NeurIPS 2019, <https://arxiv.org/abs/1904.13000>.",
     build: |table| {
         let pgd: Pgd = SPEC.read(table)?;
@@ -79,6 +86,10 @@ pub struct Pgd {
     pub random_start: bool,
     /// The loss to raise.
     pub loss: Loss,
+    /// Classes to go toward, one in each run; 0 for none in particular.
+    pub targets: u32,
+    /// Gradients that a step takes the mean of.
+    pub eot: NonZeroU32,
 }
 
 impl Default for Pgd {
@@ -89,6 +100,8 @@ impl Default for Pgd {
             restarts: NonZeroU32::MIN,
             random_start: true,
             loss: Loss::default(),
+            targets: 0,
+            eot: NonZeroU32::MIN,
         }
     }
 }
@@ -106,21 +119,34 @@ impl Attack for Pgd {
         if self.step_size.is_some_and(|size| !is_step_size(size)) {
             return Err(SPEC.refuse("the step size must be a finite number above 0"));
         }
+        targeted::check(&SPEC, self.targets, self.loss)?;
         if self.restarts > NonZeroU32::MIN && !self.random_start {
             return Err(SPEC.refuse(format!(
                 "restarts={} with random_start=false would run the same attack again and again; allow the random start, or drop the restarts",
                 self.restarts
             )));
         }
-        Ok(())
+        targeted::check_passes(&SPEC, self.steps, self.eot)
     }
 
     fn steps(&self) -> u32 {
+        self.steps.saturating_mul(self.eot).get()
+    }
+
+    fn moves(&self) -> u32 {
         self.steps.get()
     }
 
     fn restarts(&self) -> u32 {
-        self.restarts.get()
+        targeted::runs(self.restarts, self.targets)
+    }
+
+    fn targets(&self) -> u32 {
+        self.targets
+    }
+
+    fn loss_for(&self, classes: usize) -> Loss {
+        targeted::loss_for(self.loss, self.targets, classes)
     }
 
     fn random_start(&self) -> bool {
@@ -136,18 +162,38 @@ impl Attack for Pgd {
             .unwrap_or(REACH * epsilon / f64::from(self.steps.get()))
     }
 
-    fn init<'a>(&self, context: &Context<'a>, noise: Option<Array<'a>>) -> Start<'a> {
-        Start {
-            point: geometry::start(context, noise),
-            state: Vec::new(),
+    fn state(&self) -> &'static [StateArray] {
+        if self.eot > NonZeroU32::MIN {
+            &expectation::STATE
+        } else {
+            &[]
         }
     }
 
-    fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, _: &[Array<'a>]) -> Next<'a> {
-        let moved = pass.point + context.step_size * geometry::direction(context, pass);
-        Next {
-            point: geometry::project(context, moved),
+    fn init<'a>(&self, context: &Context<'a>, noise: Option<Array<'a>>) -> Start<'a> {
+        let start = Start {
+            point: geometry::start(context, noise),
             state: Vec::new(),
+        };
+        if self.eot > NonZeroU32::MIN {
+            expectation::init(start)
+        } else {
+            start
+        }
+    }
+
+    fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a> {
+        let step = |pass: &Pass<'a>, _: &[Array<'a>]| {
+            let moved = pass.point + context.step_size * geometry::direction(context, pass);
+            Next {
+                point: geometry::project(context, moved),
+                state: Vec::new(),
+            }
+        };
+        if self.eot > NonZeroU32::MIN {
+            Averaged::new(self.eot, pass, state).step(step)
+        } else {
+            step(pass, state)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The attacks that a user asked for.
 
 use super::spec::{did_you_mean, list};
-use super::{ATTACKS, Attack, AttackSpec, AutoAttack, Error, QueryAttack};
+use super::{ATTACKS, Attack, AttackSpec, AutoAttack, Error, QueryAttack, Transfer};
 use crate::threat::{Norm, parse_number};
 use std::sync::Arc;
 use toml::{Table, Value};
@@ -21,6 +21,8 @@ pub enum Planned {
     Query(Arc<dyn QueryAttack>),
     /// Several, each on the samples that those before it left.
     Ensemble(Arc<AutoAttack>),
+    /// One that follows the gradients of another model.
+    Transfer(Arc<Transfer>),
 }
 
 impl Planned {
@@ -31,6 +33,7 @@ impl Planned {
             Planned::Gradient(attack) => attack.name(),
             Planned::Query(attack) => attack.name(),
             Planned::Ensemble(ensemble) => ensemble.name(),
+            Planned::Transfer(transfer) => transfer.name(),
         }
     }
 
@@ -41,6 +44,7 @@ impl Planned {
             Planned::Gradient(attack) => attack.label(),
             Planned::Query(attack) => attack.label(),
             Planned::Ensemble(ensemble) => ensemble.label(),
+            Planned::Transfer(transfer) => transfer.label(),
         }
     }
 
@@ -52,6 +56,7 @@ impl Planned {
         match self {
             Planned::Gradient(attack) => attack.check(),
             Planned::Query(attack) => attack.check(),
+            Planned::Transfer(transfer) => transfer.check(),
             // It has no numbers to choose.
             Planned::Ensemble(_) => Ok(()),
         }
@@ -65,6 +70,7 @@ impl Planned {
         match self {
             Planned::Gradient(attack) => attack.check_norm(norm),
             Planned::Query(attack) => attack.check_norm(norm),
+            Planned::Transfer(transfer) => transfer.check_norm(norm),
             Planned::Ensemble(_) => {
                 let mut parts = self.parts(norm).into_iter();
                 parts.try_for_each(|part| part.check_norm(norm))
@@ -78,6 +84,7 @@ impl Planned {
         match self {
             Planned::Gradient(attack) => attack.steps(),
             Planned::Query(attack) => attack.queries(),
+            Planned::Transfer(transfer) => transfer.attack.steps(),
             Planned::Ensemble(_) => self.sum(norm, Planned::steps),
         }
     }
@@ -88,6 +95,7 @@ impl Planned {
         match self {
             Planned::Gradient(attack) => attack.restarts(),
             Planned::Query(attack) => attack.restarts(),
+            Planned::Transfer(transfer) => transfer.attack.restarts(),
             Planned::Ensemble(_) => self.sum(norm, Planned::restarts),
         }
     }
@@ -102,7 +110,9 @@ impl Planned {
     #[must_use]
     pub fn parts(&self, norm: Norm) -> Vec<Planned> {
         match self {
-            Planned::Gradient(_) | Planned::Query(_) => vec![self.clone()],
+            Planned::Gradient(_) | Planned::Query(_) | Planned::Transfer(_) => {
+                vec![self.clone()]
+            }
             Planned::Ensemble(ensemble) => {
                 let stages = ensemble.stages(norm).into_iter();
                 stages.map(|stage| stage.attack).collect()
@@ -110,12 +120,31 @@ impl Planned {
         }
     }
 
-    /// The attack, where it follows gradients.
+    /// The attack, where it follows the gradients of the model under test.
     #[must_use]
     pub fn gradient(&self) -> Option<&Arc<dyn Attack>> {
         match self {
             Planned::Gradient(attack) => Some(attack),
+            Planned::Query(_) | Planned::Ensemble(_) | Planned::Transfer(_) => None,
+        }
+    }
+
+    /// The attack whose steps are taken, along gradients of the model under test or of another.
+    #[must_use]
+    pub fn stepping(&self) -> Option<&Arc<dyn Attack>> {
+        match self {
+            Planned::Gradient(attack) => Some(attack),
+            Planned::Transfer(transfer) => Some(&transfer.attack),
             Planned::Query(_) | Planned::Ensemble(_) => None,
+        }
+    }
+
+    /// The attack, where it follows the gradients of another model.
+    #[must_use]
+    pub fn transfer(&self) -> Option<&Arc<Transfer>> {
+        match self {
+            Planned::Transfer(transfer) => Some(transfer),
+            Planned::Gradient(_) | Planned::Query(_) | Planned::Ensemble(_) => None,
         }
     }
 }
@@ -162,7 +191,10 @@ impl AttackPlan {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut items: Vec<(&str, Table)> = Vec::new();
         for item in text.split(',').map(str::trim).filter(|i| !i.is_empty()) {
-            let parameter = match item.split_once(':') {
+            // The first of the two signs says what it is: values may hold colons (`source=C:\other.onnx`).
+            let named = item.split_once(':');
+            let named = named.filter(|(name, _)| !name.contains('='));
+            let parameter = match named {
                 Some((name, first)) => {
                     items.push((name.trim(), Table::new()));
                     first
@@ -182,7 +214,7 @@ impl AttackPlan {
         }
         let attacks = items
             .into_iter()
-            .map(|(name, table)| (find(name)?.build)(table))
+            .map(|(name, table)| build(name, table))
             .collect::<Result<Vec<_>, _>>()?;
         AttackPlan::new(attacks)
     }
@@ -245,6 +277,11 @@ pub(crate) fn read_value(word: &str) -> Value {
     } else {
         Value::String(word.to_owned())
     }
+}
+
+/// The attack of that name with these parameters.
+pub(super) fn build(name: &str, table: Table) -> Result<Planned, Error> {
+    (find(name)?.build)(table)
 }
 
 fn find(name: &str) -> Result<&'static AttackSpec, Error> {
@@ -331,11 +368,11 @@ mod tests {
         for (text, expected) in [
             (
                 "pgd:step=4",
-                "attack `pgd` has no parameter `step` (did you mean `steps`?); it has steps, step_size, restarts, random_start and loss",
+                "attack `pgd` has no parameter `step` (did you mean `steps`?); it has steps, step_size, restarts, random_start, loss, targets and eot",
             ),
             (
                 "fgsm:steps=4",
-                "attack `fgsm` has no parameter `steps`; it has loss",
+                "attack `fgsm` has no parameter `steps`; it has loss and targets",
             ),
         ] {
             assert_eq!(message(text), expected);

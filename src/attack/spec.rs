@@ -43,6 +43,9 @@ pub struct Parameter {
     pub help: &'static str,
 }
 
+/// The default of a parameter that has none.
+pub(super) const REQUIRED: &str = "has to be given";
+
 /// The parameter `loss`, which every attack that follows a gradient has.
 pub(super) const LOSS: Parameter = Parameter {
     name: "loss",
@@ -249,10 +252,15 @@ mod tests {
         for spec in ATTACKS {
             for Parameter { name, default, .. } in spec.parameters {
                 // A default that depends on ε is no number.
-                if !default.contains('ε') {
-                    let text = format!("{}:{name}={default}", spec.name);
+                if !default.contains('ε') && *default != REQUIRED {
+                    let required = spec.parameters.iter().filter(|p| p.default == REQUIRED);
+                    let required: Vec<String> =
+                        required.map(|p| format!(",{}=given", p.name)).collect();
+                    let given = required.concat();
+                    let text = format!("{}:{name}={default}{given}", spec.name);
                     let plan = AttackPlan::parse(&text).unwrap();
-                    assert_eq!(plan.attacks()[0].label(), spec.name, "{text}");
+                    let label = format!("{}{}", spec.name, given.replacen(',', ":", 1));
+                    assert_eq!(plan.attacks()[0].label(), label, "{text}");
                 }
             }
         }

@@ -106,6 +106,11 @@ impl Prepared {
         if let Some(path) = &arguments.gradient {
             missing::require(path, &[".onnx"])?;
         }
+        for attack in threats.common.attacks.attacks() {
+            if let Some(transfer) = attack.transfer() {
+                missing::require(&transfer.source, &[".onnx"])?;
+            }
+        }
         let files = Files::open(arguments)?;
         let unfitted =
             Dataset::open(&dataset::source(&arguments.data, &arguments.reading)).or_bad_input()?;
@@ -215,7 +220,12 @@ impl Evaluated {
             notes: report.notes,
             verdict: remarks.verdict,
             comparison: remarks.comparison,
-            provenance: provenance::of(work, remarks.parameters, recorder.is_rendered())?,
+            provenance: provenance::of(
+                work,
+                remarks.parameters,
+                report.sources,
+                recorder.is_rendered(),
+            )?,
             examples: Vec::new(),
             seconds: report.seconds,
         };
@@ -294,6 +304,7 @@ fn joined(first: Report, second: Report) -> Report {
         mut summary,
         mut diagnostics,
         mut notes,
+        mut sources,
         seconds,
         setup_seconds,
         runtime_seconds,
@@ -309,10 +320,16 @@ fn joined(first: Report, second: Report) -> Report {
             notes.push(note);
         }
     }
+    for source in second.sources {
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
     Report {
         summary,
         diagnostics,
         notes,
+        sources,
         seconds: seconds + second.seconds,
         setup_seconds: setup_seconds + second.setup_seconds,
         runtime_seconds: runtime_seconds + second.runtime_seconds,
@@ -386,10 +403,20 @@ fn open_gradient(path: &Path, model: &Model, dataset: &Dataset) -> Result<Gradie
     GradientGraph::open(path, model, &samples).map_err(session::blame)
 }
 
+/// Whether ONNX Runtime or the device failed with the source of a transfer attack.
+fn fails_at_runtime(error: &evaluate::Error) -> bool {
+    match error {
+        evaluate::Error::Model(error) => error.is_runtime(),
+        evaluate::Error::Source { source, .. } => fails_at_runtime(source),
+        _ => false,
+    }
+}
+
 /// Whose fault an error of the evaluation is.
 pub(super) fn blame(error: evaluate::Error) -> Failure {
     match error {
         evaluate::Error::Model(error) => session::blame(error),
+        error if fails_at_runtime(&error) => Failure::runtime(error),
         error => Failure::bad_input(error),
     }
 }

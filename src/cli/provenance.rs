@@ -46,6 +46,7 @@ pub(super) fn asked(arguments: &EvaluateArguments) -> BTreeMap<String, String> {
 pub(super) fn of(
     work: &Work<'_>,
     asked: BTreeMap<String, String>,
+    sources: Vec<FileRecord>,
     with_digests: bool,
 ) -> Result<Provenance, Failure> {
     let (model, config) = (work.model, &work.threats.common);
@@ -55,6 +56,7 @@ pub(super) fn of(
         path: model.path().display().to_string(),
         sha256: model.sha256().to_owned(),
     }];
+    models.extend(sources);
     let mut data = Vec::new();
     if with_digests {
         if let Some(path) = asked.get(GRADIENT) {
@@ -147,7 +149,10 @@ fn attack_record(attack: &Planned) -> AttackRecord {
     let label = attack.label();
     let (name, given) = label.split_once(':').unwrap_or((&label, ""));
     let spec = ATTACKS.iter().find(|spec| spec.name == name);
-    let defaults = spec.into_iter().flat_map(|spec| spec.parameters);
+    let carried = attack.transfer().map(|transfer| transfer.attack.name());
+    let of_source = ATTACKS.iter().find(|spec| Some(spec.name) == carried);
+    let specs = of_source.into_iter().chain(spec);
+    let defaults = specs.flat_map(|spec| spec.parameters);
     let mut parameters: BTreeMap<String, String> = defaults
         .map(|parameter| (parameter.name.to_owned(), parameter.default.to_owned()))
         .collect();
@@ -175,6 +180,21 @@ mod tests {
             .parameters
         {
             assert!(record.parameters.contains_key(parameter.name));
+        }
+    }
+
+    #[test]
+    fn the_record_of_a_transfer_has_the_parameters_of_the_attack_on_the_source() {
+        let plan = AttackPlan::parse("transfer:source=a/b.onnx,attack=mi_fgsm,steps=7").unwrap();
+        let record = attack_record(&plan.attacks()[0]);
+        for (name, value) in [
+            ("source", "b.onnx"),
+            ("attack", "mi_fgsm"),
+            ("normalize", "true"),
+            ("steps", "7"),
+            ("decay", "1"),
+        ] {
+            assert_eq!(record.parameters[name], value);
         }
     }
 }

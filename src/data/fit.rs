@@ -126,7 +126,7 @@ fn image(data: &[usize], model: &[usize], layout: Layout) -> Option<[usize; 3]> 
 }
 
 /// Whether the two shapes differ only in axes of length 1 or in how neighbouring axes are merged.
-fn reshapes(a: &[usize], b: &[usize]) -> bool {
+pub(crate) fn reshapes(a: &[usize], b: &[usize]) -> bool {
     let long = |shape: &[usize]| {
         shape
             .iter()

@@ -54,6 +54,7 @@ pub use dataset::Dataset;
 pub use digest::sha256;
 pub use error::{Error, Place};
 pub use fit::Layout;
+pub(crate) use fit::reshapes;
 pub use prepare::{Options, Scale};
 pub use resident::{Place as ResidentPlace, Resident};
 pub use samples::{Batch, Entry, Sample, Samples};

@@ -37,6 +37,17 @@ pub(super) struct Job<'a, A: ?Sized = dyn Attack> {
     pub(super) search: Option<(f64, f64)>,
     /// The ensemble that the attack is run for.
     pub(super) ensemble: Option<Ensemble<'a>>,
+    /// The other model whose gradients are followed, where they are not those of the model that judges.
+    pub(super) foreign: Option<Foreign<'a>>,
+}
+
+/// Whose gradients an attack follows, where they are not those of the model under test.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Foreign<'a> {
+    /// The other model.
+    pub(super) model: &'a Model,
+    /// The name of the attack in reports.
+    pub(super) label: &'a str,
 }
 
 /// What an attack has to know of the ensemble that it is part of.
@@ -69,7 +80,13 @@ impl<'a, A: ?Sized> Job<'a, A> {
             most: self.most,
             search: self.search,
             ensemble: self.ensemble,
+            foreign: self.foreign,
         }
+    }
+
+    /// The model whose gradients are followed.
+    fn followed(&self) -> &'a Model {
+        self.foreign.map_or(self.model, |foreign| foreign.model)
     }
 
     /// How many ε a sample is attacked at, from the smallest; `None` where it is left alone.
@@ -124,9 +141,14 @@ pub(super) fn run(
     observer: &mut dyn Observer,
 ) -> Result<Ran, Error> {
     let Config { norm, bounds, .. } = *job.config;
-    let label = job.attack.label();
-    let label = job.ensemble.map_or(label.as_str(), |e| e.label);
-    let fitted = job.model.classes().and_then(|c| job.attack.for_classes(c));
+    let own = job.attack.label();
+    let label = match (job.ensemble, job.foreign) {
+        (Some(ensemble), _) => ensemble.label,
+        (None, Some(foreign)) => foreign.label,
+        (None, None) => &own,
+    };
+    let classes = job.followed().classes();
+    let fitted = classes.and_then(|c| job.attack.for_classes(c));
     let job = &match &fitted {
         Some(attack) => job.of(attack.as_ref()),
         None => *job,
@@ -134,13 +156,15 @@ pub(super) fn run(
     let slots = job.slots.min(job.samples()).max(1);
     let before = Instant::now();
     let (attack, threat) = (job.attack, (norm, bounds));
-    let programs = Program::abreast(job.model, &gradient, attack, threat, slots, judge.lanes())?;
+    let (model, most) = (job.followed(), judge.lanes());
+    let programs = Program::abreast(model, &gradient, attack, threat, slots, most)?;
     let setup_seconds = before.elapsed().as_secs_f64();
     drop(gradient);
     let ledger = Ledger {
         searches: job.search.is_some(),
         nearest: attack.goal() == Goal::MinimumNorm,
         budget: budget(job),
+        restarts: repeated(attack),
         ensemble: job.ensemble.is_some(),
         ..Ledger::new(job.config, label, accumulator, progress, observer)
     };
@@ -149,6 +173,7 @@ pub(super) fn run(
         let mut engines: Vec<Engine> = engines
             .map(|(program, judge)| Engine {
                 job,
+                label,
                 capacity: program.slots(),
                 program,
                 judge,
@@ -221,8 +246,19 @@ fn budget(job: &Job<'_>) -> u64 {
     }
 }
 
+/// How often the same attack is run within a radius; 0 where restarts are different attacks, each toward a class of its own.
+fn repeated(attack: &dyn Attack) -> u32 {
+    if attack.goal() == Goal::Radius && attack.targets() == 0 {
+        attack.restarts()
+    } else {
+        0
+    }
+}
+
 struct Engine<'a, 'j> {
     job: &'a Job<'a>,
+    /// What reports call the attack.
+    label: &'a str,
     program: Program,
     judge: &'j mut Judge,
     /// One chain per occupied slot, at the slot's position.
@@ -345,6 +381,7 @@ impl Engine<'_, '_> {
         self.clock.runtime += spent;
         let (steps, goal) = (self.job.attack.steps(), self.job.attack.goal());
         let Config { norm, keep, .. } = *self.job.config;
+        let foreign = self.job.foreign.is_some();
         let epsilons = &self.job.config.epsilons;
         let judged = |chain: &Chain, point: &[f32]| match goal {
             // Some attacks look in a larger ball first.
@@ -373,7 +410,9 @@ impl Engine<'_, '_> {
                 chain.stall();
             }
             let every = keep == Keep::Any || goal == Goal::MinimumNorm;
-            if every && predictions[slot] != i64::from(chain.label) {
+            // What another model says of a point is no reason to ask this one or not.
+            let promises = foreign || predictions[slot] != i64::from(chain.label);
+            if every && promises {
                 let point = self.program.point(slot)?;
                 if judged(chain, &point) {
                     proposals.push(Proposal { slot, point });
@@ -433,7 +472,7 @@ impl Engine<'_, '_> {
         let before = Instant::now();
         let verdicts = self.judge.judge(&points, &data, &labels);
         let verdicts = verdicts.map_err(|error| {
-            located(error, Some(self.job.attack.label()), |row| {
+            located(error, Some(self.label.to_owned()), |row| {
                 let slot = proposals.get(row)?.slot;
                 self.chains.get(slot).map(|chain| chain.index)
             })

@@ -62,8 +62,8 @@ pub(super) fn run(
                 progress,
                 observer,
             )?,
-            // None has another in it.
-            Planned::Ensemble(_) => continue,
+            // None has another in it, or goes by another model.
+            Planned::Ensemble(_) | Planned::Transfer(_) => continue,
         };
         ran.setup_seconds += came.setup_seconds;
         ran.runtime_seconds += came.runtime_seconds;

@@ -27,6 +27,8 @@ pub(super) struct Ledger<'a, 'o> {
     pub(super) nearest: bool,
     /// How many steps a sample may take at one ε, where it is done as soon as it is broken; else 0.
     pub(super) budget: u64,
+    /// How many restarts a sample may take at one ε, where each is the same attack again; else 0.
+    pub(super) restarts: u32,
     /// The smallest radii, where they are looked for, in the order in which samples are done.
     pub(super) found: Vec<Found>,
     /// Whether the attack is part of an ensemble, which hands outcomes on by itself.
@@ -56,6 +58,7 @@ impl<'a, 'o> Ledger<'a, 'o> {
             searches: false,
             nearest: false,
             budget: 0,
+            restarts: 0,
             found: Vec::new(),
             ensemble: false,
             results: Vec::new(),
@@ -111,6 +114,9 @@ impl Ledger<'_, '_> {
             let rises = self.nearest || cell.loss > clean.loss;
             tally.flat += u64::from(cell.robust && !rises);
             tally.late += u64::from(!cell.robust && is_late(cell.steps, self.budget));
+            // Without steps of its own it was broken at a smaller radius.
+            let attacked = !cell.robust && cell.steps > 0;
+            tally.last += u64::from(attacked && is_last(cell.restart, self.restarts));
         }
     }
 
@@ -222,9 +228,21 @@ fn is_late(steps: u64, budget: u64) -> bool {
     budget >= 10 && steps > budget - budget / 10
 }
 
+/// Whether a restart, counted from 0, is the last of several.
+fn is_last(restart: u32, restarts: u32) -> bool {
+    restarts >= 2 && restart + 1 >= restarts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_single_restart_is_not_the_last_of_several() {
+        let last = |restarts| (0..restarts).filter(|&r| is_last(r, restarts)).count();
+        assert_eq!([0, 1, 2, 5].map(last), [0, 0, 1, 1]);
+        assert!(is_last(4, 5) && !is_last(3, 5));
+    }
 
     #[test]
     fn the_last_tenth_of_a_budget_is_late() {

@@ -5,6 +5,7 @@
 //! Attacks that look for the nearest point by themselves are run once.
 
 use super::engine::{self, Job};
+use super::transfer::{self, Sources};
 use super::{
     Config, Error, Gradients, Keep, Observer, Progress, batch, check, judge_clean, rival_count,
     run_of,
@@ -118,6 +119,8 @@ pub fn minimal_epsilon(
         ..config.clone()
     };
     check(model, data, &config)?;
+    let sources = Sources::open(model, data, &config.attacks)?;
+    let mut followed = sources.differentiate(&config)?;
     let mut gradients = Gradients::new(model, gradient, &config);
     let mut judge = model.judge()?;
     let (slots, _) = batch::size(model, &config, &mut gradients, data.len())?;
@@ -138,7 +141,7 @@ pub fn minimal_epsilon(
                 planned.label()
             )));
         }
-        let Some(attack) = planned.gradient() else {
+        let Some(attack) = planned.stepping() else {
             return Err(Error::Config(format!(
                 "{} needs no gradients, and the search for the smallest radius is made with attacks that follow them; for trees and the like \
                  give a ladder of radii with --epsilon",
@@ -155,23 +158,32 @@ pub fn minimal_epsilon(
             most: u64::MAX,
             search: Some(range),
             ensemble: None,
+            foreign: None,
         };
         let run = run_of(planned, config.norm, high);
         let mut accumulator = Accumulator::new(String::new(), vec![run])?;
-        let graph = gradients.get(attack.as_ref())?;
         let mut told = Told(observer);
-        let ran = engine::run(
-            &job,
-            graph,
-            &mut judge,
-            &mut accumulator,
-            &mut progress,
-            &mut told,
-        )?;
+        let ran = match planned.transfer() {
+            Some(transfer) => transfer::find(&mut followed, transfer)?.run(
+                &job.of(transfer.as_ref()),
+                &mut judge,
+                &mut accumulator,
+                &mut progress,
+                &mut told,
+            )?,
+            None => engine::run(
+                &job,
+                gradients.get(attack.as_ref())?,
+                &mut judge,
+                &mut accumulator,
+                &mut progress,
+                &mut told,
+            )?,
+        };
         rows.extend(
             ran.found
                 .iter()
-                .map(|found| row(found, attack.label(), config.norm)),
+                .map(|found| row(found, planned.label(), config.norm)),
         );
         worst = match worst.is_empty() {
             true => ran.found,

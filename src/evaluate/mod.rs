@@ -14,20 +14,24 @@ mod ledger;
 mod minimal;
 mod queries;
 mod source;
+mod transfer;
 
 use crate::attack::{self, Attack, AttackPlan, Planned, QueryAttack};
 use crate::data::{self, Dataset};
 use crate::model::{self, GradientGraph, Model};
 use crate::outcome::{
-    Accumulator, Diagnostic, Run, SampleOutcome, SummaryError, SummaryRow, mark_untrustworthy,
+    Accumulator, Diagnostic, FileRecord, Run, SampleOutcome, SummaryError, SummaryRow,
+    mark_untrustworthy,
 };
 use crate::threat::{Bounds, Norm, Precision};
-use diagnose::Trial;
+use diagnose::{Kinds, Tally, Trial};
 pub use minimal::minimal_epsilon;
 use source::Source;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+use transfer::Sources;
 
 /// Why an evaluation could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,27 @@ pub enum Error {
         attack: &'static str,
         /// Attacks that work.
         remedy: &'static str,
+        /// Why there are no gradients.
+        #[source]
+        source: model::Error,
+    },
+    /// The model whose gradients `transfer` follows is at fault.
+    #[error("the source {}: {source}", .path.display())]
+    Source {
+        /// Its file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The model whose gradients `transfer` follows has none.
+    #[error(
+        "the source {}: {source}\n`transfer` follows the gradients of its source; give one that can be differentiated",
+        .path.display()
+    )]
+    NoSourceGradient {
+        /// Its file.
+        path: PathBuf,
         /// Why there are no gradients.
         #[source]
         source: model::Error,
@@ -201,6 +226,8 @@ pub struct Report {
     pub diagnostics: Vec<Diagnostic>,
     /// What was decided, in sentences.
     pub notes: Vec<String>,
+    /// The other models whose gradients attacks followed.
+    pub sources: Vec<FileRecord>,
     /// Wall-clock seconds.
     pub seconds: f64,
     /// Wall-clock seconds before the first sample is judged and the first step done: the data checked, gradients derived, sessions loaded.
@@ -257,12 +284,14 @@ pub fn evaluate(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     check(model, data, config)?;
+    let sources = Sources::open(model, data, &config.attacks)?;
+    let mut followed = sources.differentiate(config)?;
     let mut gradients = Gradients::new(model, gradient, config);
     for attack in config.attacks.parts(config.norm) {
         match attack {
             Planned::Gradient(attack) => drop(gradients.get(attack.as_ref())?),
             Planned::Query(attack) => check_query(model, attack.as_ref())?,
-            Planned::Ensemble(_) => {}
+            Planned::Ensemble(_) | Planned::Transfer(_) => {}
         }
     }
     let device_notes = gradients.check_device(data, config.bounds)?;
@@ -279,7 +308,7 @@ pub fn evaluate(
             .map(|&epsilon| run_of(attack, config.norm, epsilon))
     });
     let mut accumulator = Accumulator::new(file_name(model), runs.collect())?;
-    let (mut diagnostics, mut notes) = (Vec::new(), Vec::new());
+    let (mut diagnostics, mut notes) = (Vec::new(), sources.notes(model));
     let mut progress = Progress {
         total: data.len() * config.attacks.attacks().len() as u64,
         ..Progress::default()
@@ -295,6 +324,7 @@ pub fn evaluate(
             most: u64::MAX,
             search: None,
             ensemble: None,
+            foreign: None,
         };
         let ran = match attack {
             Planned::Gradient(attack) => engine::run(
@@ -320,23 +350,18 @@ pub fn evaluate(
                 &mut progress,
                 observer,
             )?,
+            Planned::Transfer(attack) => transfer::find(&mut followed, attack)?.run(
+                &job.of(attack.as_ref()),
+                &mut judge,
+                &mut accumulator,
+                &mut progress,
+                observer,
+            )?,
         };
         runtime_seconds += ran.runtime_seconds;
         setup_seconds += ran.setup_seconds;
         notes.extend(ran.notes);
-        let parts = attack.parts(config.norm);
-        if let Some(follows) = parts.iter().find_map(Planned::gradient) {
-            let trial = Trial {
-                label: &attack.label(),
-                attack: follows.as_ref(),
-                norm: config.norm,
-                epsilons: &config.epsilons,
-                tallies: &ran.tallies,
-                samples: data.len(),
-                straight_through: model.straight_through(),
-            };
-            diagnostics.extend(trial.diagnose());
-        }
+        diagnostics.extend(tried(attack, model, data, config, &ran.tallies));
     }
     let watched = Watched {
         model,
@@ -356,20 +381,42 @@ pub fn evaluate(
         ));
     }
     let mut summary = accumulator.finish()?;
-    diagnostics.extend(diagnose::of_rows(
-        &summary,
-        &ascents(config),
-        model.classes(),
-    ));
+    diagnostics.extend(diagnose::of_rows(&summary, &kinds(config), model.classes()));
     mark_untrustworthy(&mut summary, &diagnostics);
     Ok(Report {
         summary,
         diagnostics,
         notes,
+        sources: sources.records(),
         seconds: start.elapsed().as_secs_f64(),
         setup_seconds,
         runtime_seconds,
     })
+}
+
+/// What the counts of an attack say of it, where it follows gradients.
+fn tried(
+    attack: &Planned,
+    model: &Model,
+    data: &Dataset,
+    config: &Config,
+    tallies: &[Tally],
+) -> Vec<Diagnostic> {
+    let parts = attack.parts(config.norm);
+    let Some(stepping) = parts.iter().find_map(Planned::stepping) else {
+        return Vec::new();
+    };
+    let trial = Trial {
+        label: &attack.label(),
+        attack: stepping.as_ref(),
+        foreign: attack.transfer().is_some(),
+        norm: config.norm,
+        epsilons: &config.epsilons,
+        tallies,
+        samples: data.len(),
+        straight_through: model.straight_through(),
+    };
+    trial.diagnose()
 }
 
 /// The name of the model's file.
@@ -382,19 +429,21 @@ fn file_name(model: &Model) -> String {
         .into_owned()
 }
 
-/// The attacks that climb within a radius, as the rows call them.
-fn ascents(config: &Config) -> Vec<String> {
-    config
-        .attacks
-        .attacks()
-        .iter()
-        .filter(|attack| match attack {
+/// What kind the attacks are, as the rows call them.
+fn kinds(config: &Config) -> Kinds {
+    let labels = |is_one: fn(&Planned) -> bool| {
+        let attacks = config.attacks.attacks().iter();
+        let found = attacks.filter(|attack| is_one(attack));
+        found.map(Planned::label).collect()
+    };
+    Kinds {
+        ascents: labels(|attack| match attack {
             Planned::Gradient(attack) => attack.goal() == attack::Goal::Radius,
-            Planned::Query(_) => false,
+            Planned::Query(_) | Planned::Transfer(_) => false,
             Planned::Ensemble(_) => true,
-        })
-        .map(Planned::label)
-        .collect()
+        }),
+        transfers: labels(|attack| attack.transfer().is_some()),
+    }
 }
 
 /// How many classes the attacks go toward, at most.
@@ -451,6 +500,7 @@ impl Watched<'_> {
             most: u64::MAX,
             search: None,
             ensemble: None,
+            foreign: None,
         };
         found.extend(diagnose::control::run(&job, control.loss, gradient, judge)?);
         Ok(found)

@@ -112,6 +112,37 @@ fn both(
     }
 }
 
+impl Model {
+    /// Opens another model for the same samples, on the same device and with the same settings; its inputs and outputs are its own.
+    ///
+    /// `normalize`: whether the normalisation in front of this model stands in front of the other one too.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_beside(&self, path: &Path, normalize: bool) -> Result<Self, Error> {
+        let normalization = self.options.normalization.clone();
+        let options = ModelOptions {
+            input: None,
+            output: None,
+            input_shape: None,
+            keep: Vec::new(),
+            normalization: normalization.filter(|_| normalize),
+            ..self.options.clone()
+        };
+        let open = |options: &ModelOptions| Model::open(path, options);
+        let opened = open(&options).or_else(|error| match error {
+            // Where it leaves axes open, they are those of the samples.
+            Error::Unsuitable(_) => open(&ModelOptions {
+                input_shape: Some(self.sample_shape.clone()),
+                ..options
+            })
+            .map_err(|_| error),
+            error => Err(error),
+        })?;
+        opened.with_search_precision(self.search)
+    }
+}
+
 /// What the chosen output says, by its shape and by what running the model gave.
 fn answers(graph: &Graph, output: ValueId, runs: &[Run]) -> Result<Answers, Error> {
     let fact = graph

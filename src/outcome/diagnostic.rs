@@ -19,6 +19,8 @@ pub enum DiagnosticKind {
     SingleStepStronger,
     /// An attack without gradients breaks more samples than those that follow gradients.
     BlackBoxStronger,
+    /// An attack along another model's gradients breaks more samples than those that follow the model's own.
+    TransferStronger,
     /// More steps or restarts still break more samples.
     NotConverged,
     /// Samples stay robust where the ball holds every valid input.
@@ -39,12 +41,13 @@ pub enum DiagnosticKind {
 
 impl DiagnosticKind {
     /// Every kind.
-    pub const ALL: [DiagnosticKind; 13] = [
+    pub const ALL: [DiagnosticKind; 14] = [
         DiagnosticKind::ZeroGradients,
         DiagnosticKind::NonFiniteGradients,
         DiagnosticKind::RisesWithEpsilon,
         DiagnosticKind::SingleStepStronger,
         DiagnosticKind::BlackBoxStronger,
+        DiagnosticKind::TransferStronger,
         DiagnosticKind::NotConverged,
         DiagnosticKind::LargeEpsilonSurvivors,
         DiagnosticKind::FlatLoss,
@@ -64,6 +67,7 @@ impl DiagnosticKind {
             DiagnosticKind::RisesWithEpsilon => "rises-with-epsilon",
             DiagnosticKind::SingleStepStronger => "single-step-stronger",
             DiagnosticKind::BlackBoxStronger => "black-box-stronger",
+            DiagnosticKind::TransferStronger => "transfer-stronger",
             DiagnosticKind::NotConverged => "not-converged",
             DiagnosticKind::LargeEpsilonSurvivors => "large-epsilon-survivors",
             DiagnosticKind::FlatLoss => "flat-loss",
@@ -84,6 +88,7 @@ impl DiagnosticKind {
             DiagnosticKind::RisesWithEpsilon => "Robust accuracy rises with ε",
             DiagnosticKind::SingleStepStronger => "One step does better than many",
             DiagnosticKind::BlackBoxStronger => "Queries do better than gradients",
+            DiagnosticKind::TransferStronger => "Another model's gradients do better",
             DiagnosticKind::NotConverged => "More steps still break more samples",
             DiagnosticKind::LargeEpsilonSurvivors => "Samples survive any perturbation",
             DiagnosticKind::FlatLoss => "The loss does not rise",

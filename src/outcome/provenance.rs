@@ -36,7 +36,7 @@ pub struct Provenance {
     pub date: String,
     /// The command line, word by word.
     pub command: Vec<String>,
-    /// The model; a graph of gradients made elsewhere comes second.
+    /// The model; then the models that `transfer` follows, and a graph of gradients made elsewhere.
     pub models: Vec<FileRecord>,
     /// The files of the data set.
     pub data: Vec<FileRecord>,

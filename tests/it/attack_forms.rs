@@ -244,6 +244,8 @@ fn the_graph_form_of_every_step_is_the_host_form() {
         (Norm::L2, "apgd:steps=12"),
         (Norm::L1, "apgd:steps=12"),
         (Norm::Linf, "apgd:steps=6,eot=2"),
+        (Norm::L2, "pgd:steps=3,eot=2"),
+        (Norm::Linf, "mi_fgsm:steps=3,eot=2"),
         (Norm::Linf, "mi_fgsm:steps=4"),
         (Norm::L2, "mi_fgsm:steps=4"),
         (Norm::L1, "mi_fgsm:steps=4"),

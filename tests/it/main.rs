@@ -14,6 +14,7 @@ mod attacks;
 mod autoattack;
 mod cli;
 mod crew;
+mod defects;
 mod docs;
 mod expand_contrib;
 mod files;
@@ -35,7 +36,9 @@ mod registry;
 mod report;
 mod slopes;
 mod sources;
+mod targets;
 mod train;
+mod transfer;
 
 /// Loads ONNX Runtime, once for all tests.
 fn runtime_ready() {

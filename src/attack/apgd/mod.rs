@@ -7,6 +7,7 @@ mod sparse;
 
 use super::array::Array;
 use super::expectation::{self, Averaged};
+use super::targeted::{self, EOT, TARGETS};
 use super::{
     Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start,
     StateArray,
@@ -55,18 +56,8 @@ Alone, where gradients say nothing: `autoattack` has an attack without gradients
             accepts: "cross-entropy, margin or dlr",
             help: "The loss that the attack raises. A model of 2 classes has no dlr: the margin takes its place.",
         },
-        Parameter {
-            name: "targets",
-            default: "0",
-            accepts: "a whole number from 0 to 4294967295",
-            help: "Toward how many classes to run, with the targeted form of the loss (of margin and dlr); 0 goes toward none in particular. With fewer than 4 classes the targeted margin takes the place of the targeted dlr.",
-        },
-        Parameter {
-            name: "eot",
-            default: "1",
-            accepts: "a whole number from 1 to 4294967295",
-            help: "How many gradients each step takes the mean of: for models with randomness (expectation over transformation).",
-        },
+        TARGETS,
+        EOT,
     ],
     reference: "\
 Croce and Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks. ICML 2020, <https://arxiv.org/abs/2003.01690>.
@@ -250,29 +241,26 @@ impl Attack for Apgd {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if self.targets > 0 && self.loss == Loss::CrossEntropy {
-            return Err(SPEC.refuse(
-                "the cross-entropy has no targeted form; use loss=dlr or loss=margin with targets",
-            ));
-        }
+        targeted::check(&SPEC, self.targets, self.loss)?;
         if self.restarts > NonZeroU32::MIN && !self.random_start {
             return Err(SPEC.refuse(format!(
                 "restarts={} with random_start=false would run the same attack again and again; allow the random start, or drop the restarts",
                 self.restarts
             )));
         }
-        if self.steps.checked_mul(self.eot).is_none() {
-            return Err(SPEC.refuse("steps times eot must be at most 4294967295"));
-        }
-        Ok(())
+        targeted::check_passes(&SPEC, self.steps, self.eot)
     }
 
     fn steps(&self) -> u32 {
         self.steps.saturating_mul(self.eot).get()
     }
 
+    fn moves(&self) -> u32 {
+        self.steps.get()
+    }
+
     fn restarts(&self) -> u32 {
-        self.restarts.get().saturating_mul(self.targets.max(1))
+        targeted::runs(self.restarts, self.targets)
     }
 
     fn random_start(&self) -> bool {
@@ -288,10 +276,9 @@ impl Attack for Apgd {
     }
 
     fn loss_for(&self, classes: usize) -> Loss {
-        let least = if self.targets > 0 { 4 } else { 3 };
         match self.loss {
-            Loss::Dlr if classes < least => Loss::Margin,
-            loss => loss,
+            Loss::Dlr if classes < 3 => Loss::Margin,
+            loss => targeted::loss_for(loss, self.targets, classes),
         }
     }
 

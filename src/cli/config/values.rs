@@ -2,11 +2,15 @@
 
 use super::super::arguments::DataPaths;
 use super::takes_value;
+use crate::attack::with_sources_in;
 use clap::Arg;
 use std::any::TypeId;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
+
+/// The key whose texts may have paths in them.
+const ATTACKS: &str = "attack";
 
 /// The argument that a key with a value stands for, none where a switch is off; paths count from `folder`.
 ///
@@ -44,6 +48,8 @@ pub(super) fn word(
             .map(|path| folder.join(path.trim()).into_os_string())
             .collect();
         absolute.join(",".as_ref())
+    } else if key.get_id() == ATTACKS {
+        with_sources_in(folder, &text.join(",")).into()
     } else {
         text.join(",").into()
     };

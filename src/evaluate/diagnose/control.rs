@@ -57,6 +57,7 @@ pub(in super::super) fn run(
         most: CONTROLLED,
         search: None,
         ensemble: None,
+        foreign: None,
         ..*job
     };
     let run = super::super::run_of(planned, norm, epsilon);

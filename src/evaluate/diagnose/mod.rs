@@ -20,6 +20,9 @@ const FLAT: f64 = 0.05;
 /// Where so large a share of the samples was broken in the last steps, many more would have been later.
 const LATE: f64 = 0.05;
 
+/// Where the last restart alone broke so large a share of the samples, the next ones would break many more.
+const GAINING: f64 = 0.05;
+
 /// Fewer samples say nothing.
 const FEW: u64 = 2;
 
@@ -34,6 +37,8 @@ pub(super) struct Tally {
     pub(super) flat: u64,
     /// Broken in the last tenth of all steps and restarts.
     pub(super) late: u64,
+    /// Broken in the last of several restarts, and in none before it.
+    pub(super) last: u64,
 }
 
 /// One attack of an evaluation, as far as diagnostics need it.
@@ -42,6 +47,8 @@ pub(super) struct Trial<'a> {
     /// What it is called in the rows: the attack's own label, or that of its ensemble.
     pub(super) label: &'a str,
     pub(super) attack: &'a dyn Attack,
+    /// Whether its gradients are those of another model.
+    pub(super) foreign: bool,
     pub(super) norm: Norm,
     pub(super) epsilons: &'a [f64],
     /// One for each ε.
@@ -55,12 +62,15 @@ pub(super) struct Trial<'a> {
 impl Trial<'_> {
     /// What the counts and the attack's parameters say.
     pub(super) fn diagnose(&self) -> Vec<Diagnostic> {
+        let gaining = self.gaining();
+        let said = gaining.as_ref().is_some_and(|found| found.untrustworthy);
         let found = [
             self.dead(),
             self.not_finite(),
             self.flat(),
             self.short(),
-            self.late(),
+            gaining,
+            self.late().filter(|_| !said),
         ];
         found.into_iter().flatten().collect()
     }
@@ -96,7 +106,8 @@ impl Trial<'_> {
 
     fn flat(&self) -> Option<Diagnostic> {
         let found = self.worst(|tally| tally.flat, FLAT)?;
-        if found.0 < GRAVE {
+        // What another model's gradients do to the loss here is what the attack asks.
+        if self.foreign || found.0 < GRAVE {
             return None;
         }
         let finding = format!(
@@ -127,12 +138,31 @@ impl Trial<'_> {
         Some(self.found(DiagnosticKind::NotConverged, found, finding, advice))
     }
 
+    /// A sample is broken in each restart with a chance of its own: what the last one has found is the best guess at what the next one would.
+    fn gaining(&self) -> Option<Diagnostic> {
+        let found = self.worst(|tally| tally.last, GAINING)?;
+        let most = self.tallies.iter().map(|tally| tally.last).max()?;
+        // Below one in a hundred another restart changes nothing that is looked at.
+        if found.0 < GRAVE || most < FEW {
+            return None;
+        }
+        let restarts = self.attack.restarts();
+        let finding = format!(
+            "the last of {restarts} restarts broke {} % of the samples, which those before it had not: more restarts would break more",
+            percent(found.0)
+        );
+        let advice =
+            "take twice the restarts, until the robust accuracy stays, or apgd, which needs fewer"
+                .to_owned();
+        Some(self.found(DiagnosticKind::NotConverged, found, finding, advice))
+    }
+
     /// Whether all steps together are shorter than the radius.
     fn short(&self) -> Option<Diagnostic> {
         if self.attack.goal() != Goal::Radius {
             return None;
         }
-        let steps = self.attack.steps();
+        let steps = self.attack.moves();
         let reach = |epsilon: f64| f64::from(steps) * self.attack.step_size(epsilon) / epsilon;
         // A little less than ε may be rounding.
         let short = |reach: f64| reach < 0.999;
@@ -192,17 +222,24 @@ impl Trial<'_> {
     }
 }
 
+/// Which attacks are of which kind, by what the rows call them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kinds {
+    /// Those that climb within a radius along the model's own gradients, of which many steps should do what one does.
+    pub(super) ascents: Vec<String>,
+    /// Those that follow another model's gradients.
+    pub(super) transfers: Vec<String>,
+}
+
 /// What the rows say when they are looked at side by side.
-///
-/// `ascents` are the attacks that climb within a radius, of which many steps should do what one does.
 pub(super) fn of_rows(
     rows: &[SummaryRow],
-    ascents: &[String],
+    kinds: &Kinds,
     classes: Option<usize>,
 ) -> Vec<Diagnostic> {
     let mut found = rising(rows);
-    found.extend(single_step_stronger(rows, ascents));
-    found.extend(black_box_stronger(rows));
+    found.extend(single_step_stronger(rows, &kinds.ascents));
+    found.extend(outsider_stronger(rows, kinds));
     found.extend(guessing(rows, classes));
     found
 }
@@ -298,34 +335,52 @@ fn single_step_stronger(rows: &[SummaryRow], ascents: &[String]) -> Vec<Diagnost
     found
 }
 
-/// Who sees gradients knows more than who asks for scores or labels; where that is of no use, gradients mislead.
-fn black_box_stronger(rows: &[SummaryRow]) -> Vec<Diagnostic> {
+/// Who sees the model's gradients knows more than who asks for scores or labels, or sees those of another model; where that is of no use,
+/// they mislead.
+fn outsider_stronger(rows: &[SummaryRow], kinds: &Kinds) -> Vec<Diagnostic> {
     let attacks = || rows.iter().filter(|row| row.attack != WORST_CASE);
-    // One step is no match for thousands of queries.
-    let white = || attacks().filter(|row| row.gradient_evaluations > 0 && row.steps > 1);
+    let carried = |row: &SummaryRow| kinds.transfers.contains(&row.attack);
+    let asks = |row: &SummaryRow| row.gradient_evaluations == 0 && !carried(row);
+    // One step is no match for thousands of queries, or for many steps elsewhere.
+    let sees = |row: &&SummaryRow| !carried(row) && !asks(row) && row.steps > 1;
     let mut found = Vec::new();
-    for black in attacks().filter(|row| row.gradient_evaluations == 0) {
+    for outside in attacks().filter(|row| asks(row) || carried(row)) {
         let same = |row: &&SummaryRow| {
-            row.norm == black.norm && row.epsilon.to_bits() == black.epsilon.to_bits()
+            row.norm == outside.norm && row.epsilon.to_bits() == outside.epsilon.to_bits()
         };
-        let best = white()
+        let best = attacks()
+            .filter(sees)
             .filter(same)
             .min_by(|a, b| a.robust_accuracy.total_cmp(&b.robust_accuracy));
         let Some(best) = best else { continue };
-        if !notable(best.robust_accuracy, black.robust_accuracy, black.samples) {
+        if !notable(
+            best.robust_accuracy,
+            outside.robust_accuracy,
+            outside.samples,
+        ) {
             continue;
         }
+        let (kind, of_it) = if carried(outside) {
+            let of_it = "which follows another model's gradients";
+            (DiagnosticKind::TransferStronger, of_it)
+        } else {
+            (DiagnosticKind::BlackBoxStronger, "which sees no gradients")
+        };
+        let of_the_best = match kind {
+            DiagnosticKind::TransferStronger => "which follows the model's own",
+            _ => "which does",
+        };
         found.push(Diagnostic {
-            kind: DiagnosticKind::BlackBoxStronger,
+            kind,
             attack: None,
-            norm: Some(black.norm),
-            epsilons: vec![black.epsilon],
-            figure: best.robust_accuracy - black.robust_accuracy,
+            norm: Some(outside.norm),
+            epsilons: vec![outside.epsilon],
+            figure: best.robust_accuracy - outside.robust_accuracy,
             finding: format!(
-                "at ε {} {}, which sees no gradients, leaves {} % of the samples robust, and {}, which does, {} %: gradients mislead",
-                black.epsilon,
-                black.attack,
-                percent(black.robust_accuracy),
+                "at ε {} {}, {of_it}, leaves {} % of the samples robust, and {}, {of_the_best}, {} %: gradients mislead",
+                outside.epsilon,
+                outside.attack,
+                percent(outside.robust_accuracy),
                 best.attack,
                 percent(best.robust_accuracy),
             ),
@@ -376,6 +431,7 @@ mod tests {
         let trial = Trial {
             label: &plan.attacks()[0].label(),
             attack: plan.attacks()[0].gradient().unwrap().as_ref(),
+            foreign: false,
             norm: Norm::Linf,
             epsilons: &EPSILONS,
             tallies: &tallies,
@@ -404,8 +460,11 @@ mod tests {
         }
     }
 
-    fn ascents() -> Vec<String> {
-        ["fgsm", "pgd"].map(str::to_owned).to_vec()
+    fn known() -> Kinds {
+        Kinds {
+            ascents: ["fgsm", "pgd"].map(str::to_owned).to_vec(),
+            transfers: vec!["transfer".to_owned()],
+        }
     }
 
     #[test]
@@ -419,7 +478,7 @@ mod tests {
             row("pgd", 40, 0.2, 200),
             row(WORST_CASE, 41, 0.2, 200),
         ];
-        assert!(of_rows(&rows, &ascents(), Some(10)).is_empty());
+        assert!(of_rows(&rows, &known(), Some(10)).is_empty());
     }
 
     #[test]
@@ -479,6 +538,7 @@ mod tests {
         let single = Trial {
             label: "pgd",
             attack: plan.attacks()[0].gradient().unwrap().as_ref(),
+            foreign: false,
             norm: Norm::Linf,
             epsilons: &EPSILONS,
             tallies: &[tally(1); 3],
@@ -489,13 +549,40 @@ mod tests {
     }
 
     #[test]
+    fn restarts_that_still_gain_have_not_converged() {
+        let tally = |last| Tally {
+            last,
+            ..Tally::default()
+        };
+        let gaining = |counts: [u64; 3]| trial("pgd:restarts=5", counts.map(tally));
+        assert!(gaining([0, 3, 9]).is_empty(), "less than one in a hundred");
+        let found = gaining([0, 13, 9]);
+        assert_eq!(kinds(&found), [("not-converged", vec![0.2, 0.3], false)]);
+        assert!(
+            found[0]
+                .finding
+                .starts_with("the last of 5 restarts broke 1.3 %")
+        );
+        let found = gaining([0, 13, 50]);
+        assert_eq!(kinds(&found), [("not-converged", vec![0.3], true)]);
+        // Said once, whichever way it shows.
+        let both = Tally {
+            late: 60,
+            last: 70,
+            ..Tally::default()
+        };
+        let found = trial("pgd:restarts=5", [both; 3]);
+        assert_eq!(kinds(&found), [("not-converged", EPSILONS.to_vec(), true)]);
+    }
+
+    #[test]
     fn queries_that_do_better_than_gradients_are_found() {
         let square = |robust| SummaryRow {
             gradient_evaluations: 0,
             ..row("square", 5000, 0.1, robust)
         };
         let pgd = row("pgd", 40, 0.1, 320);
-        let found = of_rows(&[pgd.clone(), square(300)], &ascents(), Some(10));
+        let found = of_rows(&[pgd.clone(), square(300)], &known(), Some(10));
         assert_eq!(kinds(&found), [("black-box-stronger", vec![0.1], true)]);
         assert!((found[0].figure - 0.02).abs() < 1e-12);
         assert_eq!(found[0].attack, None, "it concerns the worst case too");
@@ -506,8 +593,39 @@ mod tests {
             vec![row("pgd", 40, 0.2, 320), square(300)],
             vec![square(300)],
         ] {
-            assert!(of_rows(&rows, &ascents(), Some(10)).is_empty(), "{rows:?}");
+            assert!(of_rows(&rows, &known(), Some(10)).is_empty(), "{rows:?}");
         }
+    }
+
+    #[test]
+    fn another_model_s_gradients_that_do_better_than_the_model_s_own_are_found() {
+        let carried = |robust| row("transfer", 40, 0.1, robust);
+        let pgd = row("pgd", 40, 0.1, 320);
+        let found = of_rows(&[pgd.clone(), carried(300)], &known(), Some(10));
+        assert_eq!(kinds(&found), [("transfer-stronger", vec![0.1], true)]);
+        assert!((found[0].figure - 0.02).abs() < 1e-12);
+        for part in ["transfer", "30.0 %", "pgd", "32.0 %"] {
+            assert!(found[0].finding.contains(part), "{}", found[0].finding);
+        }
+        for rows in [
+            vec![pgd.clone(), carried(315)],
+            vec![pgd, carried(330)],
+            vec![row("fgsm", 1, 0.1, 500), carried(300)],
+            vec![row("pgd", 40, 0.2, 320), carried(300)],
+            vec![carried(300)],
+        ] {
+            assert!(of_rows(&rows, &known(), Some(10)).is_empty(), "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn another_model_s_gradients_are_no_match_for_queries_to_be_measured_by() {
+        let square = SummaryRow {
+            gradient_evaluations: 0,
+            ..row("square", 5000, 0.1, 300)
+        };
+        let carried = row("transfer", 40, 0.1, 500);
+        assert!(of_rows(&[carried, square], &known(), Some(10)).is_empty());
     }
 
     #[test]
@@ -528,7 +646,7 @@ mod tests {
             row("pgd", 40, 0.3, 350),
             row("pgd", 40, 0.4, 400),
         ];
-        let found = of_rows(&rows, &ascents(), Some(10));
+        let found = of_rows(&rows, &known(), Some(10));
         assert_eq!(
             kinds(&found),
             [("rises-with-epsilon", vec![0.3, 0.4], true)],
@@ -541,7 +659,7 @@ mod tests {
     fn one_step_that_does_better_than_many_is_found() {
         let found = of_rows(
             &[row("fgsm", 1, 0.1, 300), row("pgd", 40, 0.1, 320)],
-            &ascents(),
+            &known(),
             Some(10),
         );
         assert_eq!(kinds(&found), [("single-step-stronger", vec![0.1], true)]);
@@ -555,7 +673,7 @@ mod tests {
             ..row("pgd", 40, 0.1, 0)
         };
         assert_eq!(
-            kinds(&of_rows(&[guess], &ascents(), Some(10))),
+            kinds(&of_rows(&[guess], &known(), Some(10))),
             [("no-better-than-chance", vec![], false)]
         );
     }

@@ -210,8 +210,8 @@ fn ascent(steps: NonZeroU32, step_size: Option<f64>, random_start: bool) -> Arc<
         steps,
         step_size,
         random_start,
-        restarts: NonZeroU32::MIN,
         loss: Loss::CrossEntropy,
+        ..PgdAttack::default()
     })
 }
 

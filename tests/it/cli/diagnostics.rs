@@ -244,3 +244,90 @@ fn a_model_that_guesses_is_found() {
     wrong.write(&sandbox, "wrong.onnx");
     shows(&sandbox, "wrong.onnx", &[], "no-better-than-chance", false);
 }
+
+/// A staircase that leans the wrong way: the gradient leads astray, and who asks for scores does not go by it.
+#[test]
+fn queries_that_do_better_than_gradients_are_found() {
+    let sandbox = ready();
+    let mut stairs = Tiny::behind(vec![
+        joined("Mul", &["x", "many"], &["large"]),
+        joined("Round", &["large"], &["steps"]),
+        joined("Div", &["steps", "many"], &["even"]),
+        joined("Mul", &["x", "lean"], &["slope"]),
+        joined("Add", &["even", "slope"], &["inner"]),
+    ]);
+    stairs.initializers.extend([
+        constant("many", &[], &[20.0]),
+        constant("lean", &[], &[-1e-4]),
+    ]);
+    stairs.write(&sandbox, "stairs.onnx");
+    let more = [
+        "--attack",
+        "square:queries=200",
+        "--epsilon",
+        "0.5",
+        "--seed",
+        "3",
+    ];
+    shows(&sandbox, "stairs.onnx", &more, "black-box-stronger", true);
+    shows_none(&sandbox, "model.onnx", &more);
+}
+
+#[test]
+fn steps_that_still_break_samples_at_their_end_are_found() {
+    let sandbox = ready();
+    let (x, _) = samples();
+    let x = ndarray::Array2::from_shape_fn((6, 4), |(_, column)| x[[0, column]]);
+    npz(
+        &sandbox,
+        "data.npz",
+        &x.into_dyn(),
+        &ndarray::Array1::zeros(6),
+    );
+    // The boundary is 0.34 away: nine of ten steps do not reach it.
+    let still = |size: &str| {
+        let attack = format!("pgd:steps=10,random_start=false,step_size={size}");
+        let (stdout, _) = sandbox.run(&[
+            "evaluate",
+            "model.onnx",
+            "--data",
+            "data.npz",
+            "--epsilon",
+            "0.36",
+            "--attack",
+            &attack,
+        ]);
+        found(&stdout)
+    };
+    assert_eq!(still("0.036"), [("not-converged".to_owned(), true)]);
+    assert_eq!(still("0.05"), []);
+}
+
+#[test]
+fn restarts_that_still_break_samples_are_found() {
+    let sandbox = Sandbox::new();
+    std::fs::copy(shipped("digits-test.npz"), sandbox.path("data.npz")).unwrap();
+    let told = |restarts: u32| {
+        let attack = format!("pgd:steps=4,restarts={restarts}");
+        let (stdout, _) = sandbox.run(&[
+            "evaluate",
+            &shipped("digits-standard.onnx"),
+            "--data",
+            "data.npz",
+            "--limit",
+            "100",
+            "--epsilon",
+            "0.1",
+            "--attack",
+            &attack,
+        ]);
+        let told = found(&stdout);
+        assert!(told.iter().all(|(id, _)| id == "not-converged"), "{stdout}");
+        (told.len(), stdout)
+    };
+    let (count, stdout) = told(2);
+    assert_eq!(count, 1, "{stdout}");
+    assert!(stdout.contains("the last of 2 restarts broke"), "{stdout}");
+    assert_eq!(told(1).0, 0, "a single one is no last one");
+    assert_eq!(told(30).0, 0, "after many there is hardly anything left");
+}
