@@ -33,6 +33,8 @@ def build(name, image):
     elif name == "resnet50":
         model = torchvision.models.resnet50()
     else:
+        # The fused attention of inference has no ONNX form.
+        torch.backends.mha.set_fastpath_enabled(False)
         model = torchvision.models.vit_b_16()
     return model.eval().requires_grad_(False)
 

@@ -137,11 +137,19 @@ impl Session {
         name: String,
         device: Device,
         options: &SessionOptions,
-        commit: impl FnOnce(&mut SessionBuilder) -> Result<ort::session::Session, ort::Error>,
+        commit: impl Fn(&mut SessionBuilder) -> Result<ort::session::Session, ort::Error>,
     ) -> Result<Self, Error> {
         let environment = library::environment()?;
-        let committed =
-            configured(environment, device, options).and_then(|mut builder| commit(&mut builder));
+        let configured = || configured(environment, device, options);
+        let mut committed = configured().and_then(|mut builder| commit(&mut builder));
+        if let Err(error) = &committed
+            && error.to_string().contains(FUSED_TWICE)
+        {
+            let builder = configured().and_then(|builder| {
+                Ok(builder.with_config_entry(DISABLED_OPTIMIZERS, "MatMulAddFusion")?)
+            });
+            committed = builder.and_then(|mut builder| commit(&mut builder));
+        }
         let inner = match committed {
             Ok(inner) => inner,
             Err(source) => {
@@ -254,6 +262,12 @@ impl Session {
         Ok(selector)
     }
 }
+
+/// What ONNX Runtime says where its fusion of a matrix product with a sum gives two constants one name, as it does for some graphs of fixed shapes.
+const FUSED_TWICE: &str = "Attempt to replace the existing tensor";
+
+/// The entry with the names of optimisers to leave out.
+const DISABLED_OPTIMIZERS: &str = "optimization.disable_specified_optimizers";
 
 fn configured(
     environment: &Environment,

@@ -196,6 +196,16 @@ fn slice<'g>(n: &Vjp<'g>) -> Result<Cotangents<'g>, String> {
         if whole == part && step.abs() == 1 {
             continue;
         }
+        if step == 1 && start >= 0 && 0 < part.per_sample && part.per_sample < whole.per_sample {
+            // Of several entries for each sample the first so many: frames that lie one behind the other.
+            let taken = part.plus(Dim::fixed(start));
+            let mut rest = dx.shape();
+            rest[axis] = whole.plus(taken.times(-1));
+            let rest = dx.builder().full(dx.dtype(), &rest, 0.0);
+            dx = Expr::concat(&[dx, rest], axis);
+            before[axis] = start;
+            continue;
+        }
         let first = first_taken(whole, part, start, step)?;
         if step.abs() > 1 {
             dx = stuff(dx, axis, step.abs(), n.fixed(part)?);
