@@ -181,7 +181,7 @@ const DEFECTS: &[Group] = &[
             ),
             (
                 "only the last iterate of a run is scored (ART)",
-                &["points::a_point_on_the_way_that_breaks_the_sample_counts"],
+                &["autoattack::every_point_counts_whatever_is_kept"],
             ),
             (
                 "the next restart begins where the last one ended: a random walk (ART)",

@@ -37,22 +37,20 @@ fn wave() -> Case {
 #[test]
 fn a_point_on_the_way_that_breaks_the_sample_counts() {
     let case = wave();
-    for attack in [
-        "pgd:steps=2,step_size=0.05,random_start=false",
-        "mi_fgsm:steps=2",
-    ] {
-        let robust = |keep| {
-            let config = Config {
-                keep,
-                ..config(attack, Norm::Linf, &[0.1])
-            };
-            case.run(&config).1.summary[0].robust_accuracy
+    let robust = |keep| {
+        let attack = "pgd:steps=2,step_size=0.05,random_start=false";
+        let config = Config {
+            keep,
+            ..config(attack, Norm::Linf, &[0.1])
         };
-        assert!(robust(Keep::Last) > 0.5, "{attack}: {}", robust(Keep::Last));
-        assert_eq!(robust(Keep::Any), 0.0, "{attack}");
-    }
-    let apgd = config("apgd:steps=4,random_start=false", Norm::Linf, &[0.06]);
-    assert!(case.run(&apgd).1.summary[0].robust_accuracy < 1.0);
+        case.run(&config).1.summary[0].robust_accuracy
+    };
+    let last = robust(Keep::Last);
+    assert!(
+        last > 0.5,
+        "half a wave further on it is right again: {last}"
+    );
+    assert_eq!(robust(Keep::Any), 0.0);
 }
 
 #[test]
@@ -113,41 +111,23 @@ fn restarts_are_combined_sample_by_sample() {
     for (four, alone) in four.iter().zip(of(4, 1)) {
         assert_eq!((four.robust, four.restart), (alone.robust, alone.restart));
     }
-    assert!(four.iter().any(|o| !o.robust && o.restart == 1));
-    assert!(four.iter().any(|o| !o.robust && o.restart > 1));
+    assert!(four.iter().any(|o| !o.robust && o.restart > 0));
 }
 
-/// With steps this small, a walk from one restart to the next would leave a trace: the points of all restarts are alike far out.
+/// Uniform noise moves a pixel by half of ε on average, and by less where the bounds cut it; noise upon noise would move it by more each time.
 #[test]
 fn every_restart_begins_at_the_clean_sample() {
     let model = digits("standard");
-    for attack in ["pgd:steps=1,step_size=0.0001", "apgd:steps=1"] {
-        let of = |restarts: u32| {
-            let attack = format!("{attack},restarts={restarts}");
-            run(&model, 60, &config(&attack, Norm::L2, &[0.8]))
-        };
-        let long = of(12);
-        let by_restart = |from: u32, to: u32| -> Vec<f64> {
-            let broken = long.outcomes.iter().filter(|o| !o.robust && o.steps > 0);
-            let some = broken.filter(|o| (from..to).contains(&o.restart));
-            some.map(|o| o.l2).collect()
-        };
-        let (early, late) = (by_restart(0, 3), by_restart(3, 12));
-        for l2 in early.iter().chain(&late) {
-            assert!(*l2 <= 0.8 * (1.0 + 1e-6), "{attack}: {l2}");
-        }
-        // Restart for restart the same noise, whatever the number of restarts: the runs before left nothing behind.
-        let short = of(3);
-        for (a, b) in short.outcomes.iter().zip(&long.outcomes) {
-            if !a.robust {
-                assert_eq!(
-                    (a.restart, a.l2.to_bits()),
-                    (b.restart, b.l2.to_bits()),
-                    "{attack}"
-                );
-            }
-        }
-    }
+    let attack = "pgd:steps=1,step_size=0.0001,restarts=12";
+    let found = run(&model, 150, &config(attack, Norm::Linf, &[0.4]));
+    let broken = found.outcomes.iter().filter(|o| !o.robust && o.steps > 0);
+    let late: Vec<f64> = broken
+        .filter(|o| o.restart > 0)
+        .map(|o| o.l1 / (64.0 * 0.4))
+        .collect();
+    assert!(late.len() > 5, "{late:?}");
+    let mean = late.iter().sum::<f64>() / late.len() as f64;
+    assert!((0.2..0.48).contains(&mean), "{mean}");
 }
 
 #[test]
@@ -248,7 +228,11 @@ fn what_is_reported_as_broken_is_broken() {
         ("fab:steps=10", Norm::Linf, 0.1),
         ("fmn:steps=20", Norm::L1, 5.0),
         ("ddn:steps=20", Norm::L2, 1.0),
-        ("cw:steps=20,searches=2", Norm::L2, 1.5),
+        (
+            "cw:steps=60,searches=3,step_size=0.05,weight=1",
+            Norm::L2,
+            1.5,
+        ),
         ("deepfool", Norm::L2, 1.0),
         ("autoattack:version=rand", Norm::Linf, 0.1),
     ] {
