@@ -13,6 +13,7 @@ mod attack_forms;
 mod attacks;
 mod autoattack;
 mod cli;
+mod closed_forms;
 mod docs;
 mod expand_contrib;
 mod files;
