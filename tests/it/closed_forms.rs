@@ -142,7 +142,8 @@ fn every_attack_comes_within_one_percent_of_the_optimum() {
 
 #[test]
 fn every_attack_and_norm_has_a_closed_form_here() {
-    for spec in ATTACKS {
+    // `transfer` does not look at the model: its points are another one's.
+    for spec in ATTACKS.iter().filter(|spec| spec.name != "transfer") {
         let plan = mohs::attack::AttackPlan::parse(spec.name).unwrap();
         for norm in Norm::ALL {
             let listed = ATTACKS_BY_NORM.iter().any(|(text, norms)| {
