@@ -13,6 +13,7 @@ mod attack_forms;
 mod attacks;
 mod autoattack;
 mod cli;
+mod closed_forms;
 mod crew;
 mod defects;
 mod docs;
