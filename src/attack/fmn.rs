@@ -61,6 +61,9 @@ const LAST_RADIUS_STEP: f64 = 0.001;
 /// The part of the first step size that the last one is.
 const LAST_STEP_SIZE: f64 = 0.01;
 
+/// By how much a radius goes beyond the boundary that it is after.
+const BEYOND: f64 = 1.0 + 1e-4;
+
 /// A distance that no sample has.
 const NEVER: f64 = 1e30;
 
@@ -182,7 +185,8 @@ impl Attack for Fmn {
             Norm::L0 => next_count(pass, radius, nearest, part),
             Norm::Linf | Norm::L2 | Norm::L1 => {
                 let dual = geometry::dual_length(context.norm, pass.gradient);
-                let boundary = distance + pass.loss.abs() / dual;
+                // A little beyond it: on the boundary itself the label may still win, and nothing would move any more.
+                let boundary = (distance + pass.loss.abs() / dual) * BEYOND;
                 let outside = nearest.lt(NEVER).select(radius * (1.0 + part), boundary);
                 let inside = (radius * (1.0 - part)).min(nearest);
                 pass.adversarial.select(inside, outside)

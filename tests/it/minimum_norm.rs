@@ -134,7 +134,12 @@ fn in_l0_the_distance_is_the_number_of_changed_elements() {
 #[test]
 fn every_attack_but_fmn_refuses_l0_and_says_what_to_use() {
     for spec in mohs::attack::ATTACKS {
-        let plan = AttackPlan::parse(spec.name).unwrap();
+        // What has to be given, is.
+        let source = match spec.name {
+            "transfer" => ":source=other.onnx",
+            _ => "",
+        };
+        let plan = AttackPlan::parse(&format!("{}{source}", spec.name)).unwrap();
         match plan.check_norm(Norm::L0) {
             Ok(()) => assert_eq!(spec.name, "fmn"),
             Err(error) => {

@@ -7,6 +7,13 @@
 mod columns;
 #[cfg(feature = "parquet")]
 mod contents;
+#[cfg_attr(
+    not(feature = "parquet"),
+    expect(
+        dead_code,
+        reason = "without the feature, a folder is recognised and no more"
+    )
+)]
 mod shards;
 #[cfg(feature = "parquet")]
 mod stream;

@@ -82,10 +82,10 @@ fn the_margin_takes_negative_logits_as_they_are() {
     assert_eq!(gradients, [upwards, upwards, upwards].concat());
 }
 
-/// Softmax minus one is 0 in float32 here, and so is a gradient with a constant added to its norm, all but.
+/// Softmax minus one is 0 in float32 from a margin of 17 on, and a constant added to a norm swallows such a gradient; here the margins go up to 75.
 #[test]
 fn a_confident_sample_is_attacked_like_any_other() {
-    for factor in [1.0, 30.0, 300.0] {
+    for factor in [1.0, 10.0, 25.0] {
         let mut tiny = Tiny::linear();
         let weights = [
             2.0, -1.0, -1.0, -1.0, 2.0, -1.0, -1.0, -1.0, 2.0, 0.5, 0.25, -0.5,
