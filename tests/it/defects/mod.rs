@@ -249,13 +249,13 @@ const DEFECTS: &[Group] = &[
             (
                 "one square and one sign for the whole batch (AutoAttack): what a sample gets depends on those beside it",
                 &[
-                    "square::tests::every_sample_has_squares_of_its_own",
+                    "tests::every_sample_has_squares_of_its_own",
                     "queries::the_batch_size_changes_no_bit",
                 ],
             ),
             (
                 "the schedule of sizes is rescaled to the number of queries (torchattacks)",
-                &["square::tests::squares_shrink_after_the_iterations_of_the_paper"],
+                &["tests::squares_shrink_after_the_iterations_of_the_paper"],
             ),
             (
                 "pictures that are not square are attacked beside the point (AutoAttack)",
