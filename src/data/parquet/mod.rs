@@ -9,7 +9,7 @@ mod columns;
 mod contents;
 #[cfg_attr(
     not(feature = "parquet"),
-    expect(
+    allow(
         dead_code,
         reason = "without the feature, a folder is recognised and no more"
     )
