@@ -2,7 +2,7 @@
 
 use super::array::Array;
 use super::geometry;
-use super::targeted::{self, MARGIN_TARGETS};
+use super::targeted::MARGIN_TARGETS;
 use super::{
     Attack, AttackSpec, Context, Error, Extent, Goal, Loss, Next, Parameter, Pass, Planned, Start,
     StateArray,
@@ -279,10 +279,6 @@ impl Attack for Cw {
 
     fn goal(&self) -> Goal {
         Goal::MinimumNorm
-    }
-
-    fn restarts(&self) -> u32 {
-        targeted::runs(NonZeroU32::MIN, self.targets)
     }
 
     fn targets(&self) -> u32 {

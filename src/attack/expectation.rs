@@ -22,17 +22,34 @@ pub(super) const STATE: [StateArray; 3] = [
     },
 ];
 
-/// The attack's start with nothing added up.
-pub(super) fn init(start: Start<'_>) -> Start<'_> {
+/// The attack's start with nothing added up; as it is where a step takes one pass.
+pub(super) fn init(passes: NonZeroU32, start: Start<'_>) -> Start<'_> {
+    if passes == NonZeroU32::MIN {
+        return start;
+    }
     let Start { point, mut state } = start;
     let zeros = point * 0.0;
     state.extend([zeros, zeros.sum(), zeros.sum()]);
     Start { point, state }
 }
 
+/// The attack's step after the last of so many passes at a point, along their mean; until then it stays.
+pub(super) fn step<'a>(
+    passes: NonZeroU32,
+    pass: &Pass<'a>,
+    state: &[Array<'a>],
+    step: impl FnOnce(&Pass<'a>, &[Array<'a>]) -> Next<'a>,
+) -> Next<'a> {
+    if passes == NonZeroU32::MIN {
+        step(pass, state)
+    } else {
+        Averaged::new(passes, pass, state).step(step)
+    }
+}
+
 /// What the passes at one point have come to.
 #[derive(Debug)]
-pub(super) struct Averaged<'a, 's> {
+struct Averaged<'a, 's> {
     /// The last pass with the means so far.
     pass: Pass<'a>,
     sums: [Array<'a>; 3],
@@ -43,7 +60,7 @@ pub(super) struct Averaged<'a, 's> {
 
 impl<'a, 's> Averaged<'a, 's> {
     /// Adds a pass to what `state` holds.
-    pub(super) fn new(passes: NonZeroU32, pass: &Pass<'a>, state: &'s [Array<'a>]) -> Self {
+    fn new(passes: NonZeroU32, pass: &Pass<'a>, state: &'s [Array<'a>]) -> Self {
         let Some((own, &[gradients, losses, count])) = state.split_last_chunk() else {
             unreachable!("one array for each of `STATE` at the end");
         };
@@ -62,7 +79,7 @@ impl<'a, 's> Averaged<'a, 's> {
     }
 
     /// Takes the attack's step after the last pass, and stays until then.
-    pub(super) fn step(self, step: impl FnOnce(&Pass<'a>, &[Array<'a>]) -> Next<'a>) -> Next<'a> {
+    fn step(self, step: impl FnOnce(&Pass<'a>, &[Array<'a>]) -> Next<'a>) -> Next<'a> {
         let Averaged {
             pass,
             sums,

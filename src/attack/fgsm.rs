@@ -5,7 +5,7 @@ use super::spec::LOSS;
 use super::targeted::{self, TARGETS};
 use super::{Attack, AttackSpec, Context, Error, Loss, Next, Pass, Planned, Start, geometry};
 use crate::threat::Norm;
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 pub(super) const SPEC: AttackSpec = AttackSpec {
     name: "fgsm",
@@ -55,20 +55,12 @@ impl Attack for Fgsm {
         1
     }
 
-    fn restarts(&self) -> u32 {
-        targeted::runs(NonZeroU32::MIN, self.targets)
-    }
-
     fn targets(&self) -> u32 {
         self.targets
     }
 
     fn loss(&self) -> Loss {
         self.loss
-    }
-
-    fn loss_for(&self, classes: usize) -> Loss {
-        targeted::loss_for(self.loss, self.targets, classes)
     }
 
     fn step_size(&self, epsilon: f64) -> f64 {

@@ -1,7 +1,7 @@
 //! MI-FGSM: steps along a gradient with momentum.
 
 use super::array::Array;
-use super::expectation::{self, Averaged};
+use super::expectation;
 use super::pgd::positive_number;
 use super::spec::LOSS;
 use super::targeted::{self, EOT, TARGETS};
@@ -122,16 +122,8 @@ impl Attack for MiFgsm {
         self.steps.get()
     }
 
-    fn restarts(&self) -> u32 {
-        targeted::runs(NonZeroU32::MIN, self.targets)
-    }
-
     fn targets(&self) -> u32 {
         self.targets
-    }
-
-    fn loss_for(&self, classes: usize) -> Loss {
-        targeted::loss_for(self.loss, self.targets, classes)
     }
 
     fn loss(&self) -> Loss {
@@ -167,20 +159,12 @@ impl Attack for MiFgsm {
             point: context.clean,
             state: vec![context.clean * 0.0],
         };
-        if self.eot > NonZeroU32::MIN {
-            expectation::init(start)
-        } else {
-            start
-        }
+        expectation::init(self.eot, start)
     }
 
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a> {
         let step = |pass: &Pass<'a>, state: &[Array<'a>]| self.along(context, pass, state);
-        if self.eot > NonZeroU32::MIN {
-            Averaged::new(self.eot, pass, state).step(step)
-        } else {
-            step(pass, state)
-        }
+        expectation::step(self.eot, pass, state, step)
     }
 }
 

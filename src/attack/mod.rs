@@ -65,7 +65,7 @@ pub(crate) use transfer::with_sources_in;
 
 use crate::threat::Norm;
 use array::Array;
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 /// Every attack, in the order in which they are listed.
 pub const ATTACKS: &[AttackSpec] = &[
@@ -113,9 +113,13 @@ pub trait Attack: fmt::Debug + Send + Sync {
         self.steps()
     }
 
-    /// How often the attack is run on a sample that it has not broken yet; at least 1.
+    /// How often the attack is run on a sample that it has not broken yet; at least 1: once toward each target, unless they take turns.
     fn restarts(&self) -> u32 {
-        1
+        if self.targets_in_turn() {
+            1
+        } else {
+            targeted::runs(NonZeroU32::MIN, self.targets())
+        }
     }
 
     /// Whether `init` is to be given noise.
@@ -161,8 +165,8 @@ pub trait Attack: fmt::Debug + Send + Sync {
     fn loss(&self) -> Loss;
 
     /// The loss for a model of so many classes: another one than [`Attack::loss`] where that is not defined for so few.
-    fn loss_for(&self, _classes: usize) -> Loss {
-        self.loss()
+    fn loss_for(&self, classes: usize) -> Loss {
+        targeted::loss_for(self.loss(), self.targets(), classes)
     }
 
     /// The length of a step where the ball's radius is `epsilon`.

@@ -1,7 +1,7 @@
 //! PGD, projected gradient descent: many small steps, each followed by a projection back into the ball and the bounds.
 
 use super::array::Array;
-use super::expectation::{self, Averaged};
+use super::expectation;
 use super::spec::LOSS;
 use super::targeted::{self, EOT, TARGETS};
 use super::{
@@ -120,12 +120,7 @@ impl Attack for Pgd {
             return Err(SPEC.refuse("the step size must be a finite number above 0"));
         }
         targeted::check(&SPEC, self.targets, self.loss)?;
-        if self.restarts > NonZeroU32::MIN && !self.random_start {
-            return Err(SPEC.refuse(format!(
-                "restarts={} with random_start=false would run the same attack again and again; allow the random start, or drop the restarts",
-                self.restarts
-            )));
-        }
+        targeted::check_restarts(&SPEC, self.restarts, self.random_start)?;
         targeted::check_passes(&SPEC, self.steps, self.eot)
     }
 
@@ -143,10 +138,6 @@ impl Attack for Pgd {
 
     fn targets(&self) -> u32 {
         self.targets
-    }
-
-    fn loss_for(&self, classes: usize) -> Loss {
-        targeted::loss_for(self.loss, self.targets, classes)
     }
 
     fn random_start(&self) -> bool {
@@ -175,11 +166,7 @@ impl Attack for Pgd {
             point: geometry::start(context, noise),
             state: Vec::new(),
         };
-        if self.eot > NonZeroU32::MIN {
-            expectation::init(start)
-        } else {
-            start
-        }
+        expectation::init(self.eot, start)
     }
 
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a> {
@@ -190,11 +177,7 @@ impl Attack for Pgd {
                 state: Vec::new(),
             }
         };
-        if self.eot > NonZeroU32::MIN {
-            Averaged::new(self.eot, pass, state).step(step)
-        } else {
-            step(pass, state)
-        }
+        expectation::step(self.eot, pass, state, step)
     }
 }
 

@@ -35,6 +35,20 @@ pub(super) fn check(spec: &AttackSpec, targets: u32, loss: Loss) -> Result<(), E
     Ok(())
 }
 
+/// Refuses restarts that would all be the same.
+pub(super) fn check_restarts(
+    spec: &AttackSpec,
+    restarts: NonZeroU32,
+    random_start: bool,
+) -> Result<(), Error> {
+    if restarts > NonZeroU32::MIN && !random_start {
+        return Err(spec.refuse(format!(
+            "restarts={restarts} with random_start=false would run the same attack again and again; allow the random start, or drop the restarts"
+        )));
+    }
+    Ok(())
+}
+
 /// Refuses more gradients than can be counted.
 pub(super) fn check_passes(
     spec: &AttackSpec,

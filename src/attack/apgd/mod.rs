@@ -6,7 +6,7 @@ mod dense;
 mod sparse;
 
 use super::array::Array;
-use super::expectation::{self, Averaged};
+use super::expectation;
 use super::targeted::{self, EOT, TARGETS};
 use super::{
     Attack, AttackSpec, Context, Error, Extent, Loss, Next, Parameter, Pass, Planned, Start,
@@ -242,12 +242,7 @@ impl Attack for Apgd {
 
     fn check(&self) -> Result<(), Error> {
         targeted::check(&SPEC, self.targets, self.loss)?;
-        if self.restarts > NonZeroU32::MIN && !self.random_start {
-            return Err(SPEC.refuse(format!(
-                "restarts={} with random_start=false would run the same attack again and again; allow the random start, or drop the restarts",
-                self.restarts
-            )));
-        }
+        targeted::check_restarts(&SPEC, self.restarts, self.random_start)?;
         targeted::check_passes(&SPEC, self.steps, self.eot)
     }
 
@@ -299,11 +294,7 @@ impl Attack for Apgd {
             Norm::Linf | Norm::L2 => dense::init(self.steps.get(), context, noise),
             Norm::L1 | Norm::L0 => sparse::init(self.steps.get(), context, noise),
         };
-        if self.eot > NonZeroU32::MIN {
-            expectation::init(start)
-        } else {
-            start
-        }
+        expectation::init(self.eot, start)
     }
 
     fn step<'a>(&self, context: &Context<'a>, pass: &Pass<'a>, state: &[Array<'a>]) -> Next<'a> {
@@ -315,11 +306,7 @@ impl Attack for Apgd {
                 sparse::step(self.steps.get(), context, pass, &State::new(state))
             }
         };
-        if self.eot > NonZeroU32::MIN {
-            Averaged::new(self.eot, pass, state).step(step)
-        } else {
-            step(pass, state)
-        }
+        expectation::step(self.eot, pass, state, step)
     }
 }
 
