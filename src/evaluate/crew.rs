@@ -165,11 +165,8 @@ impl<Load> Desk<'_, '_, Load> {
 
     /// Deals out samples, the next always to the worker that has the fewest; when there are none left, what others have in hand.
     fn deal(&mut self) -> Result<(), Error> {
-        let past = self.dealt;
-        let in_hand = |tray: &Tray<Load>| {
-            let on_the_way = tray.given.iter().filter(|(deal, _)| *deal == past);
-            tray.busy + on_the_way.count()
-        };
+        // What was given because of the last deal is there by now, and not taken yet.
+        let in_hand = |tray: &Tray<Load>| tray.busy + tray.given.len();
         let mut loads: Vec<usize> = self.trays.iter().map(in_hand).collect();
         self.dealt += 1;
         loop {

@@ -1,4 +1,4 @@
-//! The engine: a batch of slots, each working its way through one sample; a slot that is done takes the next sample at once.
+//! The engine: a batch of slots, each working its way through one sample; a slot that is done is given the next one.
 //!
 //! The attack proposes and the judge decides: a point counts only after it has been brought inside the ball and the bounds to the last bit, and
 //! the model as shipped misclassifies it.
@@ -41,6 +41,14 @@ pub(super) struct Job<'a, A: ?Sized = dyn Attack> {
     pub(super) foreign: Option<Foreign<'a>>,
 }
 
+/// Who decides, and who is told.
+pub(super) struct Bench<'o> {
+    pub(super) judge: &'o mut Judge,
+    pub(super) accumulator: &'o mut Accumulator,
+    pub(super) progress: &'o mut Progress,
+    pub(super) observer: &'o mut dyn Observer,
+}
+
 /// Whose gradients an attack follows, where they are not those of the model under test.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Foreign<'a> {
@@ -68,6 +76,29 @@ impl<A: ?Sized> Clone for Job<'_, A> {
 impl<A: ?Sized> Copy for Job<'_, A> {}
 
 impl<'a, A: ?Sized> Job<'a, A> {
+    /// An attack by itself, at the radii that are given, on all samples and along the model's own gradients.
+    pub(super) fn new(
+        model: &'a Model,
+        data: &'a Dataset,
+        config: &'a Config,
+        attack: &'a A,
+        clean: &'a CleanVerdicts,
+        slots: usize,
+    ) -> Self {
+        Job {
+            model,
+            data,
+            config,
+            attack,
+            clean,
+            slots,
+            most: u64::MAX,
+            search: None,
+            ensemble: None,
+            foreign: None,
+        }
+    }
+
     /// The same with another attack.
     pub(super) fn of<B: ?Sized>(&self, attack: &'a B) -> Job<'a, B> {
         Job {
@@ -135,10 +166,7 @@ pub(super) struct Ran {
 pub(super) fn run(
     job: &Job<'_>,
     gradient: std::sync::Arc<GradientGraph>,
-    judge: &mut Judge,
-    accumulator: &mut Accumulator,
-    progress: &mut Progress,
-    observer: &mut dyn Observer,
+    bench: &mut Bench<'_>,
 ) -> Result<Ran, Error> {
     let Config { norm, bounds, .. } = *job.config;
     let own = job.attack.label();
@@ -156,7 +184,7 @@ pub(super) fn run(
     let slots = job.slots.min(job.samples()).max(1);
     let before = Instant::now();
     let (attack, threat) = (job.attack, (norm, bounds));
-    let (model, most) = (job.followed(), judge.lanes());
+    let (model, most) = (job.followed(), bench.judge.lanes());
     let programs = Program::abreast(model, &gradient, attack, threat, slots, most)?;
     let setup_seconds = before.elapsed().as_secs_f64();
     drop(gradient);
@@ -166,9 +194,15 @@ pub(super) fn run(
         budget: budget(job),
         restarts: repeated(attack),
         ensemble: job.ensemble.is_some(),
-        ..Ledger::new(job.config, label, accumulator, progress, observer)
+        ..Ledger::new(
+            job.config,
+            label,
+            bench.accumulator,
+            bench.progress,
+            bench.observer,
+        )
     };
-    judge.apart(programs.len(), |judges| {
+    bench.judge.apart(programs.len(), |judges| {
         let engines = programs.into_iter().zip(judges);
         let mut engines: Vec<Engine> = engines
             .map(|(program, judge)| Engine {
@@ -334,7 +368,7 @@ impl Worker for Engine<'_, '_> {
 impl Engine<'_, '_> {
     /// Goes on with half as many samples at once.
     fn halve(&mut self) -> Result<(), Error> {
-        if let Batch::Fixed(size) = self.job.model.batch() {
+        if let Batch::Fixed(size) = self.job.followed().batch() {
             return Err(Error::Config(format!(
                 "a batch of {size}, which the model has fixed, does not fit into memory; export it with a smaller one"
             )));

@@ -3,23 +3,18 @@
 //! Each attack is run at every ε at which a sample still stands, the smallest first; what is broken at one ε is so at every larger one.
 
 use super::chain::Cell;
-use super::engine::{self, Job, Ran};
+use super::engine::{self, Bench, Job, Ran};
 use super::ledger::Ledger;
 use super::source::Source;
-use super::{Clean, Config, Error, Gradients, Keep, Observer, Progress, queries};
+use super::{Clean, Config, Error, Gradients, Keep, queries};
 use crate::attack::{AutoAttack, Planned, Stage};
-use crate::model::Judge;
-use crate::outcome::Accumulator;
 use std::collections::BTreeMap;
 
 /// Runs the attacks over all samples.
 pub(super) fn run(
     job: &Job<'_, AutoAttack>,
     gradients: &mut Gradients<'_>,
-    judge: &mut Judge,
-    accumulator: &mut Accumulator,
-    progress: &mut Progress,
-    observer: &mut dyn Observer,
+    bench: &mut Bench<'_>,
 ) -> Result<Ran, Error> {
     let config = Config {
         keep: Keep::Any,
@@ -27,8 +22,8 @@ pub(super) fn run(
     };
     let label = job.attack.label();
     let mut samples = samples(job)?;
-    let done = progress.done;
-    progress.done += samples.values().filter(|sample| sample.open == 0).count() as u64;
+    let done = bench.progress.done;
+    bench.progress.done += samples.values().filter(|sample| sample.open == 0).count() as u64;
     let mut ran = Ran::default();
     let mut restarts = 0;
     let stages = job.attack.stages(config.norm);
@@ -50,18 +45,9 @@ pub(super) fn run(
             Planned::Gradient(attack) => engine::run(
                 &job.of(attack.as_ref()),
                 gradients.get(attack.as_ref())?,
-                judge,
-                accumulator,
-                progress,
-                observer,
+                bench,
             )?,
-            Planned::Query(attack) => queries::run(
-                &job.of(attack.as_ref()),
-                judge,
-                accumulator,
-                progress,
-                observer,
-            )?,
+            Planned::Query(attack) => queries::run(&job.of(attack.as_ref()), bench)?,
             // None has another in it, or goes by another model.
             Planned::Ensemble(_) | Planned::Transfer(_) => continue,
         };
@@ -76,7 +62,13 @@ pub(super) fn run(
         restarts += stage.attack.restarts(config.norm);
     }
     ran.notes.extend(notes(job, &stages, &samples));
-    let mut ledger = Ledger::new(&config, &label, accumulator, progress, observer);
+    let mut ledger = Ledger::new(
+        &config,
+        &label,
+        bench.accumulator,
+        bench.progress,
+        bench.observer,
+    );
     for (&index, sample) in &samples {
         if sample.is_right() {
             ledger.count(sample.clean, &sample.cells);
@@ -85,8 +77,8 @@ pub(super) fn run(
         ledger.deliver(&outcomes)?;
     }
     ran.tallies = ledger.tallies;
-    progress.done = done + samples.len() as u64;
-    observer.progress(*progress);
+    bench.progress.done = done + samples.len() as u64;
+    bench.observer.progress(*bench.progress);
     Ok(ran)
 }
 

@@ -4,7 +4,7 @@
 //! the distance of a point that breaks the sample as the new upper end, since that is never more than the radius.
 //! Attacks that look for the nearest point by themselves are run once.
 
-use super::engine::{self, Job};
+use super::engine::{self, Bench, Job};
 use super::transfer::{self, Sources};
 use super::{
     Config, Error, Gradients, Keep, Observer, Progress, batch, check, judge_clean, rival_count,
@@ -149,36 +149,23 @@ pub fn minimal_epsilon(
             )));
         };
         let job = Job {
-            model,
-            data,
-            config: &config,
-            attack: attack.as_ref(),
-            clean: &clean,
-            slots,
-            most: u64::MAX,
             search: Some(range),
-            ensemble: None,
-            foreign: None,
+            ..Job::new(model, data, &config, attack.as_ref(), &clean, slots)
         };
         let run = run_of(planned, config.norm, high);
         let mut accumulator = Accumulator::new(String::new(), vec![run])?;
-        let mut told = Told(observer);
+        let bench = &mut Bench {
+            judge: &mut judge,
+            accumulator: &mut accumulator,
+            progress: &mut progress,
+            observer: &mut Told(observer),
+        };
         let ran = match planned.transfer() {
-            Some(transfer) => transfer::find(&mut followed, transfer)?.run(
-                &job.of(transfer.as_ref()),
-                &mut judge,
-                &mut accumulator,
-                &mut progress,
-                &mut told,
-            )?,
-            None => engine::run(
-                &job,
-                gradients.get(attack.as_ref())?,
-                &mut judge,
-                &mut accumulator,
-                &mut progress,
-                &mut told,
-            )?,
+            Some(transfer) => {
+                let job = job.of(transfer.as_ref());
+                transfer::find(&mut followed, transfer)?.run(&job, bench)?
+            }
+            None => engine::run(&job, gradients.get(attack.as_ref())?, bench)?,
         };
         rows.extend(
             ran.found

@@ -25,6 +25,7 @@ use crate::outcome::{
 };
 use crate::threat::{Bounds, Norm, Precision};
 use diagnose::{Kinds, Tally, Trial};
+use engine::{Bench, Job};
 pub use minimal::minimal_epsilon;
 use source::Source;
 use std::collections::HashMap;
@@ -313,50 +314,27 @@ pub fn evaluate(
         total: data.len() * config.attacks.attacks().len() as u64,
         ..Progress::default()
     };
+    let bench = &mut Bench {
+        judge: &mut judge,
+        accumulator: &mut accumulator,
+        progress: &mut progress,
+        observer,
+    };
     for attack in config.attacks.attacks() {
-        let job = engine::Job {
-            model,
-            data,
-            config,
-            attack,
-            clean: &clean,
-            slots: batch_size,
-            most: u64::MAX,
-            search: None,
-            ensemble: None,
-            foreign: None,
-        };
+        let job = Job::new(model, data, config, attack, &clean, batch_size);
         let ran = match attack {
-            Planned::Gradient(attack) => engine::run(
-                &job.of(attack.as_ref()),
-                gradients.get(attack.as_ref())?,
-                &mut judge,
-                &mut accumulator,
-                &mut progress,
-                observer,
-            )?,
-            Planned::Query(attack) => queries::run(
-                &job.of(attack.as_ref()),
-                &mut judge,
-                &mut accumulator,
-                &mut progress,
-                observer,
-            )?,
-            Planned::Ensemble(attack) => ensemble::run(
-                &job.of(attack.as_ref()),
-                &mut gradients,
-                &mut judge,
-                &mut accumulator,
-                &mut progress,
-                observer,
-            )?,
-            Planned::Transfer(attack) => transfer::find(&mut followed, attack)?.run(
-                &job.of(attack.as_ref()),
-                &mut judge,
-                &mut accumulator,
-                &mut progress,
-                observer,
-            )?,
+            Planned::Gradient(attack) => {
+                let gradient = gradients.get(attack.as_ref())?;
+                engine::run(&job.of(attack.as_ref()), gradient, bench)?
+            }
+            Planned::Query(attack) => queries::run(&job.of(attack.as_ref()), bench)?,
+            Planned::Ensemble(attack) => {
+                ensemble::run(&job.of(attack.as_ref()), &mut gradients, bench)?
+            }
+            Planned::Transfer(attack) => {
+                let job = job.of(attack.as_ref());
+                transfer::find(&mut followed, attack)?.run(&job, bench)?
+            }
         };
         runtime_seconds += ran.runtime_seconds;
         setup_seconds += ran.setup_seconds;
@@ -490,18 +468,15 @@ impl Watched<'_> {
             ..attack::Pgd::default()
         };
         let gradient = gradients.get(&control)?;
-        let job = engine::Job {
-            model: self.model,
-            data: self.data,
-            config: self.config,
-            attack: attack.as_ref(),
-            clean: self.clean,
-            slots: self.slots,
-            most: u64::MAX,
-            search: None,
-            ensemble: None,
-            foreign: None,
-        };
+        let (attack, clean) = (attack.as_ref(), self.clean);
+        let job = Job::new(
+            self.model,
+            self.data,
+            self.config,
+            attack,
+            clean,
+            self.slots,
+        );
         found.extend(diagnose::control::run(&job, control.loss, gradient, judge)?);
         Ok(found)
     }

@@ -5,13 +5,12 @@
 
 use super::chain::{Chain, Pace, Turn};
 use super::crew::{self, News, Report, Worker};
-use super::engine::{Clock, Job, Ran};
+use super::engine::{Bench, Clock, Job, Ran};
 use super::ledger::Ledger;
 use super::source::Source;
-use super::{Config, Error, Keep, Observer, Progress, located};
+use super::{Config, Error, Keep, located};
 use crate::attack::{Answer, Goal, QueryAttack, Scene, Search};
 use crate::model::{Answers, Judge, Verdict};
-use crate::outcome::Accumulator;
 use crate::rng::{Key, Purpose, stream};
 use crate::threat::confine_to;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
@@ -22,13 +21,7 @@ use std::time::Instant;
 const STARTS: usize = 16;
 
 /// Runs one attack over all samples.
-pub(super) fn run(
-    job: &Job<'_, dyn QueryAttack>,
-    judge: &mut Judge,
-    accumulator: &mut Accumulator,
-    progress: &mut Progress,
-    observer: &mut dyn Observer,
-) -> Result<Ran, Error> {
+pub(super) fn run(job: &Job<'_, dyn QueryAttack>, bench: &mut Bench<'_>) -> Result<Ran, Error> {
     let before = Instant::now();
     let starts = if job.attack.wants_others() {
         starts(job)?
@@ -43,10 +36,16 @@ pub(super) fn run(
         searches: job.search.is_some(),
         nearest: goal == Goal::MinimumNorm,
         ensemble: job.ensemble.is_some(),
-        ..Ledger::new(job.config, label, accumulator, progress, observer)
+        ..Ledger::new(
+            job.config,
+            label,
+            bench.accumulator,
+            bench.progress,
+            bench.observer,
+        )
     };
     let wanted = job.slots.min(job.samples()).max(1);
-    judge.apart(wanted, |judges| {
+    bench.judge.apart(wanted, |judges| {
         let workers = judges.len();
         let mut engines: Vec<Engine> = judges
             .iter_mut()

@@ -2,12 +2,12 @@
 //!
 //! The source is opened and differentiated before anything runs, as the model under test is.
 
-use super::engine::{self, Foreign, Job, Ran};
-use super::{CleanVerdicts, Config, Error, Gradients, Observer, Progress, judge_clean};
+use super::engine::{self, Bench, Foreign, Job, Ran};
+use super::{CleanVerdicts, Config, Error, Gradients, judge_clean};
 use crate::attack::{AttackPlan, Planned, Transfer};
 use crate::data::{Dataset, reshapes};
-use crate::model::{self, Judge, Model};
-use crate::outcome::{Accumulator, FileRecord};
+use crate::model::{self, Model};
+use crate::outcome::FileRecord;
 use std::sync::Arc;
 
 /// The sources of an evaluation, opened.
@@ -96,10 +96,7 @@ impl Followed<'_> {
     pub(super) fn run(
         &mut self,
         job: &Job<'_, Transfer>,
-        judge: &mut Judge,
-        accumulator: &mut Accumulator,
-        progress: &mut Progress,
-        observer: &mut dyn Observer,
+        bench: &mut Bench<'_>,
     ) -> Result<Ran, Error> {
         let attack = Arc::clone(&self.attack.attack);
         let ranked = match attack.targets() {
@@ -115,7 +112,7 @@ impl Followed<'_> {
             }),
             ..job.of(attack.as_ref())
         };
-        engine::run(&job, gradient, judge, accumulator, progress, observer)
+        engine::run(&job, gradient, bench)
     }
 
     /// The clean verdicts of the model under test, with the classes that the source would say next.

@@ -10,7 +10,7 @@ use super::runner::Feed;
 use super::{Batch, Error, Model};
 use crate::attack::{Attack, Extent};
 use crate::graph::passes;
-use crate::runtime::{self, Device, Session, SessionOptions, Value};
+use crate::runtime::{Session, SessionOptions, Value};
 use crate::tensor::DType;
 use crate::threat::{Bounds, Norm};
 
@@ -109,8 +109,7 @@ impl Program {
         most: usize,
     ) -> Result<Vec<Self>, Error> {
         let mut graph = fuse(gradient, attack, norm, bounds)?;
-        let session = model.session_options();
-        if session.others.is_empty() && runtime::resolve(session.device)? == Device::Cpu {
+        if model.is_on_cpu() {
             passes::for_cpu(&mut graph);
         }
         let (input, _) = attacked(gradient)?;

@@ -103,11 +103,16 @@ impl Runner {
             }
             Batch::Fixed(size) => (size, Some(size)),
         };
-        let (feeds, output, lanes) = (&self.feeds, self.output.as_str(), self.sessions.len());
+        let lanes = self.sessions.len();
         let starts: Vec<usize> = (0..rows).step_by(size).collect();
+        let asked = Asked {
+            feeds: &self.feeds,
+            output: &self.output,
+            columns,
+            fixed,
+        };
         let part = |session: &mut Session, start: usize| {
-            let rows = start..(start + size).min(rows);
-            part(session, feeds, output, columns, rows, fixed)
+            asked.part(session, start..(start + size).min(rows))
         };
         if starts.len() <= 1 || lanes == 1 {
             let session = self.sessions.first_mut();
@@ -124,63 +129,50 @@ impl Runner {
     }
 }
 
-/// The output for the samples from `start` on, as many as a batch has and at most to the end; in halves where memory does not suffice.
-fn part(
-    session: &mut Session,
-    feeds: &[Feed],
-    output: &str,
-    columns: &[&[f32]],
-    rows: Range<usize>,
+/// What a run is asked for: an output for the samples of all feeds.
+struct Asked<'a> {
+    feeds: &'a [Feed],
+    output: &'a str,
+    columns: &'a [&'a [f32]],
+    /// The batch, where the model has fixed it.
     fixed: Option<usize>,
-) -> Result<Vec<f32>, Error> {
-    match whole(session, feeds, output, columns, rows.clone(), fixed) {
-        Err(error) if error.is_out_of_memory() && fixed.is_none() && rows.len() > 1 => {
-            let middle = rows.start + rows.len() / 2;
-            let mut first = part(session, feeds, output, columns, rows.start..middle, fixed)?;
-            first.extend(part(
-                session,
-                feeds,
-                output,
-                columns,
-                middle..rows.end,
-                fixed,
-            )?);
-            Ok(first)
-        }
-        result => result,
-    }
 }
 
-/// The output for some samples, filled up to a fixed batch.
-fn whole(
-    session: &mut Session,
-    feeds: &[Feed],
-    output: &str,
-    columns: &[&[f32]],
-    rows: Range<usize>,
-    fixed: Option<usize>,
-) -> Result<Vec<f32>, Error> {
-    let used = rows.len();
-    let size = fixed.unwrap_or(used);
-    let mut values = Vec::with_capacity(feeds.len());
-    for (feed, column) in feeds.iter().zip(columns) {
-        let width = feed.width();
-        let mut part = column[rows.start * width..rows.end * width].to_vec();
-        part.resize(size * width, 0.0);
-        values.push(feed.value(size, part)?);
+impl Asked<'_> {
+    /// The output for some samples, no more than a batch has; in halves where memory does not suffice.
+    fn part(&self, session: &mut Session, rows: Range<usize>) -> Result<Vec<f32>, Error> {
+        match self.whole(session, rows.clone()) {
+            Err(error) if error.is_out_of_memory() && self.fixed.is_none() && rows.len() > 1 => {
+                let middle = rows.start + rows.len() / 2;
+                let mut first = self.part(session, rows.start..middle)?;
+                first.extend(self.part(session, middle..rows.end)?);
+                Ok(first)
+            }
+            result => result,
+        }
     }
-    let inputs: Vec<(&str, &Value)> = feeds
-        .iter()
-        .map(|feed| feed.name.as_str())
-        .zip(&values)
-        .collect();
-    let outputs = session.run_for(&[output], &inputs)?;
-    let output = outputs
-        .first()
-        .ok_or_else(|| Error::Internal("the model gave no output".into()))?;
-    let mut results = Vec::new();
-    append(output, size, used, &mut results)?;
-    Ok(results)
+
+    /// The output for some samples, filled up to a fixed batch.
+    fn whole(&self, session: &mut Session, rows: Range<usize>) -> Result<Vec<f32>, Error> {
+        let used = rows.len();
+        let size = self.fixed.unwrap_or(used);
+        let mut values = Vec::with_capacity(self.feeds.len());
+        for (feed, column) in self.feeds.iter().zip(self.columns) {
+            let width = feed.width();
+            let mut part = column[rows.start * width..rows.end * width].to_vec();
+            part.resize(size * width, 0.0);
+            values.push(feed.value(size, part)?);
+        }
+        let names = self.feeds.iter().map(|feed| feed.name.as_str());
+        let inputs: Vec<(&str, &Value)> = names.zip(&values).collect();
+        let outputs = session.run_for(&[self.output], &inputs)?;
+        let output = outputs
+            .first()
+            .ok_or_else(|| Error::Internal("the model gave no output".into()))?;
+        let mut results = Vec::new();
+        append(output, size, used, &mut results)?;
+        Ok(results)
+    }
 }
 
 /// Appends the first `used` of `size` rows.

@@ -4,7 +4,7 @@
 //! Obfuscated Gradients Give a False Sense of Security, ICML 2018: unbounded attacks reach 100 % success).
 //! It starts at the clean sample: from a random point of so large a ball the noise alone would break it, gradients or not.
 
-use super::super::engine::{self, Job};
+use super::super::engine::{self, Bench, Job};
 use super::super::source::Source;
 use super::super::{Config, Error, Keep, Progress};
 use crate::attack::{AttackPlan, Loss};
@@ -63,14 +63,13 @@ pub(in super::super) fn run(
     let run = super::super::run_of(planned, norm, epsilon);
     let mut accumulator = Accumulator::new(String::new(), vec![run])?;
     let mut progress = Progress::default();
-    engine::run(
-        &controlled,
-        gradient,
+    let bench = &mut Bench {
         judge,
-        &mut accumulator,
-        &mut progress,
-        &mut (),
-    )?;
+        accumulator: &mut accumulator,
+        progress: &mut progress,
+        observer: &mut (),
+    };
+    engine::run(&controlled, gradient, bench)?;
     let rows = accumulator.finish()?;
     let Some(row) = rows.first() else {
         return Ok(None);
