@@ -259,18 +259,7 @@ fn the_smallest_radius_is_found_through_another_model_too() {
 #[test]
 fn another_model_s_gradients_that_do_better_than_the_model_s_own_are_told() {
     let sandbox = ready();
-    let mut stairs = Tiny::behind(vec![
-        joined("Mul", &["x", "many"], &["large"]),
-        joined("Round", &["large"], &["steps"]),
-        joined("Div", &["steps", "many"], &["even"]),
-        joined("Mul", &["x", "lean"], &["slope"]),
-        joined("Add", &["even", "slope"], &["inner"]),
-    ]);
-    stairs.initializers.extend([
-        constant("many", &[], &[20.0]),
-        constant("lean", &[], &[-1e-4]),
-    ]);
-    stairs.write(&sandbox, "stairs.onnx");
+    Tiny::stairs().write(&sandbox, "stairs.onnx");
     let attack = "pgd:random_start=false,transfer:source=model.onnx,attack=pgd";
     let (stdout, _) = sandbox.run(&arguments(
         "stairs.onnx",

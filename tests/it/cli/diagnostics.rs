@@ -249,18 +249,7 @@ fn a_model_that_guesses_is_found() {
 #[test]
 fn queries_that_do_better_than_gradients_are_found() {
     let sandbox = ready();
-    let mut stairs = Tiny::behind(vec![
-        joined("Mul", &["x", "many"], &["large"]),
-        joined("Round", &["large"], &["steps"]),
-        joined("Div", &["steps", "many"], &["even"]),
-        joined("Mul", &["x", "lean"], &["slope"]),
-        joined("Add", &["even", "slope"], &["inner"]),
-    ]);
-    stairs.initializers.extend([
-        constant("many", &[], &[20.0]),
-        constant("lean", &[], &[-1e-4]),
-    ]);
-    stairs.write(&sandbox, "stairs.onnx");
+    Tiny::stairs().write(&sandbox, "stairs.onnx");
     let more = [
         "--attack",
         "square:queries=200",

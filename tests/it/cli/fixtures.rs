@@ -53,6 +53,22 @@ impl Tiny {
         tiny
     }
 
+    /// The linear model behind a staircase that leans the wrong way: the gradient of what it gives leads astray.
+    pub(crate) fn stairs() -> Self {
+        let mut stairs = Tiny::behind(vec![
+            joined("Mul", &["x", "many"], &["large"]),
+            joined("Round", &["large"], &["steps"]),
+            joined("Div", &["steps", "many"], &["even"]),
+            joined("Mul", &["x", "lean"], &["slope"]),
+            joined("Add", &["even", "slope"], &["inner"]),
+        ]);
+        stairs.initializers.extend([
+            constant("many", &[], &[20.0]),
+            constant("lean", &[], &[-1e-4]),
+        ]);
+        stairs
+    }
+
     /// The linear model with `nodes` behind its matrix product, from `scores` to `logits`.
     pub(crate) fn before(nodes: Vec<NodeProto>) -> Self {
         let mut tiny = Tiny::linear();

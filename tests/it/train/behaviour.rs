@@ -1,5 +1,6 @@
 //! What the options of a training do.
 
+use super::TRAIN;
 use super::methods::{attempt, config, folder, run};
 use crate::cli::fixtures::{Tiny, constant, npz};
 use crate::cli::{Sandbox, texts};
@@ -101,19 +102,8 @@ fn one_dropout_mask_serves_all_passes_of_freelb() {
     let sandbox = Sandbox::new();
     let train = |ratio: f32, method: &[&str]| {
         dropping(&sandbox, ratio);
-        let words = [
-            "train",
-            "model.onnx",
-            "--data",
-            "data.npz",
-            "-o",
-            "out.onnx",
-            "--epochs",
-            "3",
-            "--batch-size",
-            "8",
-        ];
-        sandbox.run(&[&words[..], method].concat());
+        let few = ["--epochs", "3", "--batch-size", "8"];
+        sandbox.run(&[&TRAIN[..], &few, method].concat());
         let model = mohs::onnx::read(&sandbox.path("out.onnx")).unwrap();
         let tensors = model.graph.unwrap().initializer;
         let weights = tensors
@@ -160,16 +150,7 @@ fn a_file_that_drops_at_random_is_refused_with_the_node() {
     tiny.initializers
         .push(mohs::onnx::from_tensor("training", &training));
     tiny.write(&sandbox, "model.onnx");
-    let words = [
-        "train",
-        "model.onnx",
-        "--data",
-        "data.npz",
-        "-o",
-        "out.onnx",
-        "--method",
-        "standard",
-    ];
+    let words = [&TRAIN[..], &["--method", "standard"]].concat();
     let (code, _, stderr) = texts(&sandbox.mohs(&words).output().unwrap());
     assert_eq!(code, Some(2), "{stderr}");
     assert!(

@@ -4,3 +4,13 @@ mod behaviour;
 mod given;
 mod methods;
 mod runs;
+
+/// A training of `model.onnx` on `data.npz`, whose options follow.
+const TRAIN: [&str; 6] = [
+    "train",
+    "model.onnx",
+    "--data",
+    "data.npz",
+    "-o",
+    "out.onnx",
+];

@@ -1,5 +1,6 @@
 //! Whole runs of `mohs train`: killed, stopped, resumed, and refused.
 
+use super::TRAIN;
 use crate::cli::fixtures::{Tiny, npz, ready, samples};
 use crate::cli::{Sandbox, shipped, texts};
 use crate::lift::joined;
@@ -146,14 +147,7 @@ fn an_interrupted_run_ends_with_130_and_goes_on_to_the_same_weights() {
 fn a_checkpoint_of_another_training_is_refused() {
     let sandbox = trainable();
     let train = |more: &[&str]| {
-        let mut words = vec![
-            "train",
-            "model.onnx",
-            "--data",
-            "data.npz",
-            "-o",
-            "out.onnx",
-        ];
+        let mut words = TRAIN.to_vec();
         words.extend([
             "--method",
             "standard",
@@ -190,14 +184,7 @@ fn trainable() -> Sandbox {
 }
 
 fn refused(sandbox: &Sandbox, more: &[&str], expected: &[&str]) {
-    let mut words = vec![
-        "train",
-        "model.onnx",
-        "--data",
-        "data.npz",
-        "-o",
-        "out.onnx",
-    ];
+    let mut words = TRAIN.to_vec();
     words.extend(more);
     sandbox.refused(&words, expected);
 }
@@ -268,14 +255,7 @@ fn probabilities_without_a_softmax_are_refused() {
 #[test]
 fn a_loss_that_is_no_number_stops_with_the_batch_and_keeps_the_checkpoint() {
     let sandbox = trainable();
-    let mut words = vec![
-        "train",
-        "model.onnx",
-        "--data",
-        "data.npz",
-        "-o",
-        "out.onnx",
-    ];
+    let mut words = TRAIN.to_vec();
     words.extend(["--method", "standard", "--batch-size", "1", "--epochs", "2"]);
     words.extend(["--optimizer", "sgd:learning_rate=1e39"]);
     let stderr = sandbox.refused(
